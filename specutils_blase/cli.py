@@ -1,0 +1,365 @@
+"""
+The command line: ``specutils-blase demo | clone | fit | info``.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` is immediate.
+"""
+
+import argparse
+import contextlib
+import os
+import secrets
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+__all__ = ["main"]
+
+PROGRAM = "specutils-blase"
+FREE = ("strength", "fwhm", "x_0")
+DEMO_FILES = {"template": "template.asdf", "lines": "lines.ecsv", "fit": "fit.asdf", "figure": "fit.png"}
+
+
+def main(argv=None):
+    """
+    Run one command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 2 after an error, 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        with _short_warnings():
+            options.run(options)
+    except KeyboardInterrupt:
+        _complain("interrupted; every file is either complete or not written")
+        return 130
+    except Exception as error:
+        _complain(f"error: {_one_line(error)}")
+        if options.debug:
+            traceback.print_exc()
+            raise SystemExit(2) from error
+        return 2
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def _demo(options):
+    folder = Path(options.output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_outputs(options.overwrite, *(folder / name for name in DEMO_FILES.values()))
+    from specutils_blase import demo, report
+
+    started = time.perf_counter()
+    print(f"A star and its sky, made up from seed {options.seed} and cloned:")
+    star, sky = demo.clone_sources(options.seed)
+    print(report.format_pairs(demo.describe_clones(star, sky)))
+    results = []
+    for draw in range(options.draws):
+        results.append(demo.recover(star.template, sky.template, [options.seed, 3, draw]))
+        if draw == 0:
+            _write_demo(folder, star.template, results[0].fit)
+            print("\nAn echelle order of such a star, fitted:")
+            print(report.format_table(demo.parameter_rows(results[0])))
+            print("\nEquivalent widths [mA] of the deepest lines that are not blended:")
+            print(report.format_table(demo.line_rows(results[0])))
+    print(f"\nPulls (recovered - injected) / error, orders: {options.draws}; expected: mean 0, width 1:")
+    print(report.format_table(demo.pull_rows(results)))
+    print(f"\n{time.perf_counter() - started:.0f} s")
+    _wrote(*(folder / name for name in DEMO_FILES.values()))
+
+
+def _write_demo(folder, template, fit):
+    template.write(folder / DEMO_FILES["template"], overwrite=True)
+    fit.write(folder / DEMO_FILES["fit"], overwrite=True)
+    _write_lines(fit.lines, folder / DEMO_FILES["lines"])
+    _draw(fit, folder / DEMO_FILES["figure"])
+
+
+def _clone(options):
+    from astropy import units as u
+
+    from specutils_blase import report
+
+    _check_outputs(options.overwrite, options.output, options.lines, plot=options.plot)
+    from specutils_blase import clone_spectrum
+
+    spectrum = _read_with(options, options.star)
+    unit = spectrum.spectral_axis.unit
+    template = clone_spectrum(
+        spectrum,
+        prominence=options.prominence,
+        teff=None if options.teff is None else options.teff * u.K,
+        continuum_degree=options.continuum_degree,
+        passes=options.passes,
+        window=None if options.window is None else tuple(bound * unit for bound in options.window),
+    )
+    template.write(options.output, overwrite=options.overwrite)
+    if options.lines:
+        _write_lines(template.lines, options.lines)
+    if options.plot:
+        _draw(template, options.plot)
+    print(report.describe_template(template))
+    _wrote(options.output, options.lines, options.plot)
+
+
+def _fit(options):
+    from astropy import units as u
+
+    from specutils_blase import report
+
+    _check_outputs(options.overwrite, options.output, options.lines, plot=options.plot)
+    if options.template is None and not options.telluric:
+        raise ValueError("TEMPLATE or --telluric must be given, got neither; make one with `specutils-blase clone`")
+    from specutils_blase import LineTemplate, ResolvingPower, fit_spectrum
+
+    speed = u.km / u.s
+    telluric = [LineTemplate.read(path) for path in options.telluric or ()]
+    template = None if options.template is None else LineTemplate.read(options.template)
+    lsf = ResolvingPower(options.lsf, free=True) if options.free_lsf and options.lsf is not None else options.lsf
+    fit = fit_spectrum(
+        _read_with(options, options.order),
+        template,
+        telluric=telluric[0] if len(telluric) == 1 else telluric or None,
+        lsf=lsf,
+        radial_velocity=None if options.rv is None else options.rv * speed,
+        vsini=None if options.vsini is None else options.vsini * speed,
+        limb_darkening=options.limb_darkening,
+        continuum_degree=options.continuum_degree,
+        free=tuple(options.free),
+    )
+    fit.write(options.output, overwrite=options.overwrite)
+    if options.lines:
+        _write_lines(fit.lines, options.lines)
+    if options.plot:
+        _draw(fit, options.plot)
+    print(report.describe_fit(fit))
+    _wrote(options.output, options.lines, options.plot)
+
+
+def _info(options):
+    from specutils_blase import report
+
+    path = Path(options.file).expanduser()
+    if path.is_file() and path.read_bytes()[:5] == b"#ASDF":
+        from specutils_blase.io.files import read_asdf
+
+        content = read_asdf(path)
+        is_fit = hasattr(content, "observed")
+        kind = "fit" if is_fit else "template"
+        text = report.describe_fit(content) if is_fit else report.describe_template(content)
+    elif path.is_file() and (lines := _read_lines(path)) is not None:
+        kind, text = "line table", report.describe_lines(lines)
+    else:
+        from specutils_blase.adapters import read_spectrum
+
+        kind, text = "spectrum", report.describe_arrays(read_spectrum(_read_with(options, path), name="FILE"))
+    print(f"{path}: a {kind}\n{text}")
+
+
+def _read_lines(path):
+    """A line table that this package wrote, or None."""
+    from astropy.table import QTable
+
+    if path.suffix.lower() != ".ecsv":
+        return None
+    table = QTable.read(path)
+    return table if {"line_center", "depth", "equivalent_width", "component"} <= set(table.colnames) else None
+
+
+def _read_with(options, path):
+    from specutils_blase.reading import read_input
+
+    return read_input(
+        path,
+        wavelength_unit=options.wavelength_unit,
+        flux_unit=options.flux_unit,
+        medium=options.medium,
+        format=options.format,
+        hdu=options.hdu,
+        columns=options.columns,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+
+
+def _check_outputs(overwrite, *paths, plot=None):
+    """Refuse, before any work, outputs that could not be written."""
+    for path in (Path(path).expanduser() for path in (*paths, plot) if path is not None):
+        if path.is_dir():
+            raise IsADirectoryError(f"output must be a file, got the directory {path}; add a file name")
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"output must be a new file, got {path}, which exists; give --overwrite")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"output must lie in a directory that exists, got {path}; create the directory")
+    if plot is not None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        known = FigureCanvasBase.get_supported_filetypes()
+        if Path(plot).suffix[1:].lower() not in known:
+            raise ValueError(f"--plot must end in one of {', '.join(sorted(known))}, got {plot}; .png is a good choice")
+
+
+def _write_lines(lines, path):
+    """Write a line table as ECSV, all of it or nothing."""
+    path = Path(path).expanduser()
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        lines.write(part, format="ascii.ecsv", serialize_method="data_mask")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _draw(result, path):
+    """Plot a template or a fit into a file."""
+    import matplotlib
+    from matplotlib import pyplot as plt
+    from numpy import ravel
+
+    from specutils_blase.plotting import save_figure
+
+    matplotlib.use("agg")  # a file needs no display
+    figure = ravel(result.plot())[0].figure
+    save_figure(figure, Path(path).expanduser(), overwrite=True)  # whether it may was checked before the work
+    plt.close(figure)
+
+
+def _wrote(*paths):
+    for path in (Path(path) for path in paths if path is not None):
+        print(f"wrote {path} ({path.expanduser().stat().st_size / 1e3:.0f} kB)")
+
+
+def _complain(text):
+    sys.stdout.flush()
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
+
+
+def _one_line(error):
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def _short_warnings():
+    """Warnings as one line each."""
+    # its logger takes the display of warnings over when it is imported, which must be before ours
+    import astropy  # noqa: F401
+
+    from specutils_blase.errors import BlaseWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=BlaseWarning)
+        warnings.showwarning = lambda message, *rest, **named: _complain(f"warning: {_one_line(message)}")
+        yield
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{PROGRAM}: error: {message}; see `{self.prog} --help`\n")
+
+
+def _parser():
+    parser = _Parser(prog=PROGRAM, description="Spectra as ledgers of Voigt lines.")
+    commands = parser.add_subparsers(required=True, metavar="demo | clone | fit | info", dest="command")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show where an error comes from")
+    writing = argparse.ArgumentParser(add_help=False, parents=[common])
+    writing.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    reading = _reading_options()
+    _add_demo(commands, writing)
+    _add_clone(commands, [writing, reading])
+    _add_fit(commands, [writing, reading])
+    text = "say what a file holds"
+    info = commands.add_parser("info", help=text, description=text.capitalize() + ".", parents=[common, reading])
+    info.add_argument("file", metavar="FILE", help="a template, a fit or a spectrum")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _reading_options():
+    reading = argparse.ArgumentParser(add_help=False)
+    group = reading.add_argument_group("how to read the spectrum, when its file does not say")
+    group.add_argument("--wavelength-unit", metavar="UNIT", help="e.g. Angstrom, nm, um, GHz")
+    group.add_argument("--flux-unit", metavar="UNIT", help="e.g. 'erg / (s cm2 AA)' (default: dimensionless)")
+    group.add_argument("--medium", choices=("vacuum", "air"), help="of the wavelengths (default: vacuum)")
+    group.add_argument("--format", metavar="NAME", help="of specutils or of astropy tables")
+    group.add_argument("--hdu", metavar="N", help="number or name of the HDU of a FITS file")
+    group.add_argument("--columns", nargs="+", metavar="NAME", help="names of wavelength, flux and uncertainty column")
+    return reading
+
+
+def _add_demo(commands, writing):
+    text = "simulate a star, a sky and an echelle order, clone, fit, compare with the truth"
+    demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".", parents=[writing])
+    demo.add_argument("--output", metavar="DIR", default="specutils-blase-demo", help="default: %(default)s")
+    demo.add_argument("--seed", type=_count(0), default=1, help="default: %(default)s")
+    demo.add_argument("--draws", type=_count(1), default=1, help="how many orders to simulate and fit")
+    demo.set_defaults(run=_demo)
+
+
+def _add_clone(commands, parents):
+    text = "turn a synthetic spectrum into a template of lines"
+    clone = commands.add_parser("clone", help=text, description=text.capitalize() + ".", parents=parents)
+    clone.add_argument("star", metavar="STAR", help="a noise-free spectrum of a star, or a transmission")
+    clone.add_argument("-o", "--output", required=True, metavar="ASDF", help="the template")
+    clone.add_argument("--teff", type=float, metavar="K", help="temperature of a blackbody continuum (default: none)")
+    clone.add_argument(
+        "--prominence", type=float, default=0.01, metavar="P", help="of the faintest line (default: 0.01)"
+    )
+    clone.add_argument("--continuum-degree", type=_count(0), default=5, metavar="N", help="default: 5")
+    clone.add_argument("--passes", type=_count(1), default=4, metavar="N", help="default: 4")
+    clone.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help="in the unit of the file")
+    clone.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
+    clone.add_argument("--plot", metavar="PNG", help="draw the template")
+    clone.set_defaults(run=_clone)
+
+
+def _add_fit(commands, parents):
+    text = "fit templates to an observed order"
+    fit = commands.add_parser("fit", help=text, description=text.capitalize() + ".", parents=parents)
+    fit.add_argument("order", metavar="ORDER", help="the observed spectrum")
+    fit.add_argument("template", metavar="TEMPLATE", nargs="?", help="of the star; none: tellurics alone")
+    fit.add_argument("-o", "--output", required=True, metavar="ASDF", help="the fit")
+    fit.add_argument("--telluric", nargs="+", metavar="T", help="templates of the sky, one per species")
+    fit.add_argument("--lsf", type=float, metavar="R", help="resolving power (default: pixels only)")
+    fit.add_argument("--free-lsf", action="store_true", help="fit the resolving power")
+    fit.add_argument("--rv", type=float, metavar="KM/S", help="where to start (default: cross-correlation)")
+    fit.add_argument("--vsini", type=float, metavar="KM/S", help="where to start (default: no rotation)")
+    fit.add_argument("--limb-darkening", type=float, default=0.6, metavar="E", help="linear (default: 0.6)")
+    fit.add_argument("--free", nargs="*", choices=FREE, default=["strength"], help="of every line (default: strength)")
+    fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
+    fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
+    fit.add_argument("--plot", metavar="PNG", help="draw the fit")
+    fit.set_defaults(run=_fit)
+
+
+def _count(smallest):
+    """A converter to whole numbers that are not below `smallest`."""
+
+    def convert(text):
+        value = int(text)
+        if value < smallest:
+            raise ValueError(text)
+        return value
+
+    convert.__name__ = f"whole number >= {smallest}"
+    return convert

@@ -1,0 +1,188 @@
+"""SparseLineFitter: the fitter of a `VoigtForest1D`, for `specutils.fitting.fit_lines` and for direct calls.
+
+astropy loads this module through an entry point at the end of importing `astropy.modeling.fitting`: it imports that
+module and numpy only, and everything else inside the call.
+"""
+
+import warnings
+
+import numpy as np
+from astropy.modeling.fitting import Fitter, UnsupportedConstraintError, fitter_unit_support
+
+__all__ = ["SparseLineFitter"]
+
+# parameter of the model -> rows of the solver's layout
+_ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
+# Couplings of each line with this many neighbours are exact.
+_NEIGHBOURS = 64
+
+
+class SparseLineFitter(Fitter):
+    """
+    Levenberg-Marquardt fit of all lines of a `VoigtForest1D` at once, in time proportional to their number.
+
+    After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
+    ``dof``, ``n_iterations``, ``n_lines``.  Strengths and widths are fitted as logarithms: they keep their sign.
+
+    Examples
+    --------
+    >>> import numpy as np, astropy.units as u
+    >>> from specutils import Spectrum
+    >>> from specutils.fitting import fit_lines
+    >>> from specutils_blase import SparseLineFitter, VoigtForest1D
+    >>> truth = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+    ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.03, 0.03] * u.AA)
+    >>> wave = np.linspace(4998, 5003, 501) * u.AA
+    >>> guess = truth.copy()
+    >>> guess.strength = [0.04, 0.03] * u.AA
+    >>> fitted = fit_lines(Spectrum(flux=truth(wave), spectral_axis=wave), guess, fitter=SparseLineFitter())
+    >>> fitted.strength.quantity.round(5)  # doctest: +FLOAT_CMP
+    <Quantity [0.05, 0.02] Angstrom>
+    """
+
+    supported_constraints = ["fixed", "bounds"]
+
+    def __init__(self):
+        self.fit_info = {}
+
+    @fitter_unit_support
+    def __call__(self, model, x, y, z=None, weights=None, *, maxiter=100, acc=1e-6, inplace=False):
+        """
+        Fit a `VoigtForest1D` to data.
+
+        Parameters
+        ----------
+        model : VoigtForest1D
+            Starting values; ``fixed`` and ``bounds`` of its parameters are respected.
+        x, y : array-like or `~astropy.units.Quantity`, shape (n_pix,)
+        z : None
+            Not used: the model has one input.
+        weights : array-like, shape (n_pix,), optional
+            1/sigma; pixels with weight 0 are ignored.  Without weights the errors are scaled by the residual.
+        maxiter : int
+        acc : float
+            The fit has converged when the sum of squares falls by less than this fraction.
+        inplace : bool
+            Change `model` itself instead of a copy.
+
+        Returns
+        -------
+        VoigtForest1D
+        """
+        from specutils_blase.errors import BlaseWarning
+        from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
+
+        _check(model, z)
+        model = model if inplace else model.copy()
+        problem, order = _problem(model, *_data(x, y, weights))
+        theta = problem.start()
+        solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc)
+        n_free = theta.size
+        self.fit_info = {
+            "status": solution.status, "message": solution.message, "chi2": 2.0 * solution.cost,
+            "dof": int(np.count_nonzero(problem.weight)) - n_free, "n_iterations": solution.n_iterations,
+            "n_lines": model.n_lines,
+        }  # fmt: skip
+        if solution.status != CONVERGED:
+            warnings.warn(f"SparseLineFitter did not converge: {solution.message}; raise maxiter or start closer",
+                          BlaseWarning, stacklevel=2)  # fmt: skip
+        scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1)
+        _store(model, problem, solution.theta, order, scale)
+        return model
+
+
+def _check(model, z):
+    from specutils_blase.modeling import VoigtForest1D
+
+    if not isinstance(model, VoigtForest1D):
+        raise TypeError(f"model must be a VoigtForest1D, got {type(model).__name__}; the fitters of astropy fit others")
+    if z is not None:
+        raise ValueError("z must be None: the model has one input")
+    tied = [name for name, tie in model.tied.items() if tie]
+    if tied:
+        raise UnsupportedConstraintError(f"SparseLineFitter cannot tie parameters, got tied {tied}; remove the ties")
+
+
+def _data(x, y, weights):
+    """Sorted coordinates, data and weights as float64; pixels that are not finite get weight 0."""
+    x, y = (np.ravel(np.asarray(a, dtype=float)) for a in (x, y))
+    weights = np.ones_like(y) if weights is None else np.array(weights, dtype=float).ravel()
+    if not x.shape == y.shape == weights.shape:
+        raise ValueError(f"x, y and weights must have one shape, got {x.shape}, {y.shape}, {weights.shape}")
+    keep = np.isfinite(x) & np.isfinite(y) & np.isfinite(weights) & (weights > 0)
+    if not keep.any():
+        raise ValueError("x, y and weights must hold at least one finite pixel with a weight, got none")
+    x, y, weights = x[keep], y[keep], weights[keep]
+    order = np.argsort(x, kind="stable")
+    return x[order], y[order], weights[order]
+
+
+def _problem(model, x, y, weights):
+    """The least-squares problem of a model without units, and the order that sorts its lines."""
+    from specutils_blase.functional.constants import FWHM_PER_SIGMA
+    from specutils_blase.solvers.lines import LineLayout, Lines, SampledLines
+
+    center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
+                                        for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
+    if np.any(strength == 0) or np.any(fwhm_G <= 0) or np.any(fwhm_L <= 0):
+        raise ValueError("strength must not be 0 and fwhm_G, fwhm_L must be positive at the start; the sign of a "
+                         "strength is kept, small values may grow")  # fmt: skip
+    order = np.argsort(center, kind="stable")
+    lines = Lines(center[order], strength[order], fwhm_G[order] / FWHM_PER_SIGMA, fwhm_L[order] / 2.0)
+    free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows)
+    layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, FWHM_PER_SIGMA))
+    continuum = model.continuum_basis(x)
+    coefficients = np.ravel(model.continuum.value)
+    fixed = bool(model.fixed["continuum"])
+    problem = SampledLines(
+        x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
+        form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=_NEIGHBOURS,
+        coefficients=None if fixed else coefficients,
+    )  # fmt: skip
+    return problem, order
+
+
+def _limits(model, lines, fwhm_per_sigma):
+    """Bounds of the model as limits of the layout, (n_lines, 4) each."""
+    lower, upper = np.full((len(lines), 4), -50.0), np.full((len(lines), 4), 20.0)
+    lower[:, 3], upper[:, 3] = -np.inf, np.inf
+    for name, row, factor in (("strength", 0, 1.0), ("fwhm_G", 1, 1.0 / fwhm_per_sigma), ("fwhm_L", 2, 0.5)):
+        low, high = model.bounds[name]
+        if name == "strength" and (low is not None and low < 0 or high is not None and high <= 0):
+            raise ValueError("bounds of strength must be positive: they limit its absolute value")
+        if low:
+            lower[:, row] = np.log(low * factor)
+        if high is not None:
+            upper[:, row] = np.log(high * factor)
+    low, high = model.bounds["x_0"]
+    if low is not None:
+        lower[:, 3] = (low - lines.center) / lines.width
+    if high is not None:
+        upper[:, 3] = (high - lines.center) / lines.width
+    return lower, upper
+
+
+def _store(model, problem, theta, order, scale):
+    """Write values and standard deviations into the model, in its own order of lines."""
+    from specutils_blase.functional.constants import FWHM_PER_SIGMA
+    from specutils_blase.solvers.lines import definite_factor, line_covariance
+
+    local, coefficients = problem.split(theta)
+    lines = problem.layout.unpack(local)
+    inverse = definite_factor(problem.linearize(theta)[1], 0.0).inverse()
+    std = np.sqrt(scale * np.einsum("jaa->ja", line_covariance(inverse, problem.layout)))
+    back = np.argsort(order)
+    values = {
+        "strength": (lines.strength, np.abs(lines.strength) * std[:, 0]),
+        "fwhm_G": (lines.sigma * FWHM_PER_SIGMA, lines.sigma * FWHM_PER_SIGMA * std[:, 1]),
+        "fwhm_L": (2.0 * lines.gamma, 2.0 * lines.gamma * std[:, 2]),
+        "x_0": (lines.center, std[:, 3]),
+    }  # fmt: skip
+    for name, (value, error) in values.items():
+        parameter = getattr(model, name)
+        if not model.fixed[name]:
+            parameter.value = value[back]
+            parameter.std = error[back]
+    if coefficients.size:
+        model.continuum.value = coefficients[:, None]
+        model.continuum.std = np.sqrt(scale * np.diag(inverse.corner))[:, None]

@@ -1,0 +1,168 @@
+"""Rotational broadening on a grid that is uniform in velocity."""
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["kernel_half_size", "rotation_kernel", "rotational_broadening"]
+
+# Grid points on each side of an interval from which the spectrum is interpolated inside it: a quintic. A cubic is
+# wrong by 3e-4 for a line of sigma = 1.5 km/s on a grid of 0.5 km/s, the quintic by 5e-5.
+N_SIDE = 3
+# Gauss-Legendre nodes per grid interval: the integrands are trigonometric polynomials of degree 8 over at most a
+# quarter turn, which 12 nodes integrate to 1e-12.
+N_NODES = 12
+# From this kernel length on a Fourier transform is faster than the direct sum.
+FFT_SIZE = 96
+
+
+def kernel_half_size(vsini: float, step: float) -> int:
+    """
+    Smallest ``half_size`` with which :func:`rotation_kernel` holds the whole profile.
+
+    Parameters
+    ----------
+    vsini : float
+        Projected rotational velocity [km/s].
+    step : float
+        Grid spacing [km/s].
+
+    Returns
+    -------
+    int
+        Number of weights on each side of the centre.
+
+    Examples
+    --------
+    >>> kernel_half_size(2.2, 0.5)
+    7
+    """
+    return max(math.ceil(vsini / step), 1) + N_SIDE - 1
+
+
+def rotation_kernel(vsini: Tensor | float, limb_darkening: Tensor | float, step: float, half_size: int) -> Tensor:
+    r"""
+    Weights that convolve a spectrum on a velocity grid with the profile of a rotating, limb-darkened sphere.
+
+    Gray (2005), "The Observation and Analysis of Stellar Photospheres", eq. 18.14, with :math:`x = v / v\sin i`:
+
+    .. math:: G(v) = \frac{2 (1 - \epsilon) (1 - x^2)^{1/2} + \frac{\pi}{2} \epsilon (1 - x^2)}
+                          {\pi \, v\sin i \, (1 - \epsilon / 3)}
+
+    Weight k is the exact integral of G times the cardinal function of piecewise quintic interpolation at node k: the
+    discrete sum is the convolution of G with the quintic interpolant of the spectrum. It is therefore sixth order in
+    ``step``, also where the profile is narrower than one step, and the identity for ``vsini = 0``.
+
+    Parameters
+    ----------
+    vsini : Tensor or float
+        Projected rotational velocity [km/s], scalar, not negative. Differentiable.
+    limb_darkening : Tensor or float
+        Linear limb-darkening coefficient epsilon, 0 (uniform disc) to 1. Differentiable.
+    step : float
+        Grid spacing [km/s].
+    half_size : int
+        Number of weights on each side of the centre, at least :func:`kernel_half_size`.
+
+    Returns
+    -------
+    Tensor, shape (2 * half_size + 1,)
+        Symmetric weights that sum to 1, float64.
+
+    Examples
+    --------
+    >>> rotation_kernel(1.0, 0.6, 2.0, 3)
+    tensor([ 0.0030, -0.0198,  0.0808,  0.8722,  0.0808, -0.0198,  0.0030],
+           dtype=torch.float64)
+    """
+    vsini = torch.as_tensor(vsini, dtype=torch.float64)
+    value = float(vsini.detach())
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"vsini must be finite and not negative, got {value} km/s")
+    needed = kernel_half_size(value, step)
+    if half_size < needed:
+        raise ValueError(f"half_size must be at least {needed} for vsini = {value} km/s, got {half_size}")
+    first = half_size + 1 - N_SIDE
+    offset, mass = _profile_quadrature(vsini, limb_darkening, step, n_intervals=first)
+    shares = (_cardinals(offset) * mass).sum(dim=-1)
+    # Interval [k, k + 1] feeds the grid points k + 1 - N_SIDE to k + N_SIDE.
+    pad = torch.nn.functional.pad
+    positive = sum(pad(share, (first + m, 2 * N_SIDE - 1 - m)) for m, share in enumerate(shares))
+    return positive + positive.flip(0)
+
+
+def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
+    """
+    Convolve spectra on a velocity grid with a kernel; beyond the ends they continue with their end values.
+
+    Parameters
+    ----------
+    flux : Tensor, shape (..., n_grid)
+        Spectra on a grid uniform in ln(wavelength).
+    kernel : Tensor, shape (2 * half_size + 1,)
+        Symmetric weights, see :func:`rotation_kernel`.
+
+    Returns
+    -------
+    Tensor, shape (..., n_grid)
+
+    Examples
+    --------
+    >>> flux = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    >>> rotational_broadening(flux, rotation_kernel(1.5, 0.6, 1.0, 4))[2:5]
+    tensor([1.0035, 0.7326, 0.5269], dtype=torch.float64)
+    """
+    n_grid, n_kernel = flux.shape[-1], len(kernel)
+    half_size = n_kernel // 2
+    rows = torch.nn.functional.pad(flux.reshape(-1, 1, n_grid), (half_size, half_size), mode="replicate")
+    if n_kernel < FFT_SIZE:
+        broadened = torch.nn.functional.conv1d(rows, kernel.to(flux.dtype)[None, None])
+    else:
+        n_padded = rows.shape[-1]
+        spectrum = torch.fft.rfft(rows) * torch.fft.rfft(kernel.to(flux.dtype), n=n_padded)
+        broadened = torch.fft.irfft(spectrum, n=n_padded)[..., 2 * half_size :]
+    return broadened.reshape(flux.shape)
+
+
+def _profile_quadrature(
+    vsini: Tensor, limb_darkening: Tensor | float, step: float, n_intervals: int
+) -> tuple[Tensor, Tensor]:
+    """
+    Quadrature of the profile over the grid intervals [k, k+1] of its half with v >= 0.
+
+    With v = vsini sin(theta) the integrand is smooth up to the edge of the profile, where G itself has a root.
+
+    Returns
+    -------
+    offset, mass : Tensor, shape (n_intervals, N_NODES)
+        Position of every node inside its interval [steps], and G(v) dv of the node.
+    """
+    boundary = torch.arange(1, n_intervals + 1, dtype=vsini.dtype, device=vsini.device) * step
+    inside = boundary < vsini
+    # Clamp the argument: no 0/0 and no infinite derivative of asin enters the gradient.
+    ratio = torch.where(inside, boundary, 0.0) / torch.where(inside, vsini, 1.0)
+    theta = torch.nn.functional.pad(torch.where(inside, torch.asin(ratio), 0.5 * math.pi), (1, 0))
+    node, weight = (vsini.new_tensor(values) for values in _unit_gauss_legendre())
+    width = theta.diff()[:, None]
+    angle = theta[:-1, None] + width * node
+    cosine = torch.cos(angle)
+    density = 2.0 * (1.0 - limb_darkening) * cosine + 0.5 * math.pi * limb_darkening * cosine**2
+    mass = density * cosine * width * weight / (math.pi * (1.0 - limb_darkening / 3.0))
+    interval = torch.arange(n_intervals, dtype=vsini.dtype, device=vsini.device)[:, None]
+    return vsini * torch.sin(angle) / step - interval, mass
+
+
+def _cardinals(t: Tensor) -> Tensor:
+    """Lagrange polynomials of the grid points around [0, 1] at ``t`` in [0, 1]; shape (2 * N_SIDE, *t.shape)."""
+    points = range(1 - N_SIDE, N_SIDE + 1)
+    return torch.stack([math.prod((t - j) / (m - j) for j in points if j != m) for m in points])
+
+
+@cache
+def _unit_gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
+    node, weight = np.polynomial.legendre.leggauss(N_NODES)
+    return 0.5 * (node + 1.0), 0.5 * weight

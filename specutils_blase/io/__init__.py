@@ -1,0 +1,1 @@
+"""Files: what this package writes and reads."""

@@ -1,0 +1,171 @@
+"""
+Converters between objects of this package and ASDF nodes.
+
+asdf imports this module whenever it opens any file, so that specutils, torch and this package's own classes are
+imported inside the methods only.
+"""
+
+import warnings
+
+import numpy as np
+from asdf.extension import Converter
+from asdf_astropy.converters.transform.core import TransformConverterBase
+
+from .nodes import (
+    array_node,
+    meta_from_node,
+    meta_node,
+    own_array,
+    table_from_node,
+    table_node,
+)
+from .spectra import spectrum_from_node, spectrum_node
+
+__all__ = ["LineTemplateConverter", "SpectrumFitConverter", "VoigtForest1DConverter", "TAG_BASE", "VERSIONS"]
+
+TAG_BASE = "asdf://specutils-blase.readthedocs.io/tags/"
+# Versions of each tag that this package reads; it writes the last one.
+VERSIONS = {"voigt_forest_1d": ("1.0.0",), "line_template": ("1.0.0",), "spectrum_fit": ("1.0.0",)}
+
+
+def _tags(name):
+    return [f"{TAG_BASE}{name}-{version}" for version in VERSIONS[name]]
+
+
+class VoigtForest1DConverter(TransformConverterBase):
+    """The model: parameters, continuum, exact constraints, and the standard deviations of a fit."""
+
+    tags = _tags("voigt_forest_1d")
+    types = ["specutils_blase.modeling.VoigtForest1D"]
+
+    def to_yaml_tree_transform(self, model, tag, ctx):
+        node = {"wavelength_medium": "vacuum", "form": model.form, "tolerance": model.tolerance}
+        node.update({name: _parameter_node(getattr(model, name), ctx) for name in model.param_names})
+        if model.continuum_domain is not None:
+            node["continuum_domain"] = _domain_node(model.continuum_domain, ctx)
+        if model.teff is not None:
+            node["teff"] = _kelvin(model.teff)
+        std = {name: getattr(model, name).std for name in model.param_names}
+        if std := {name: _std_node(value, ctx) for name, value in std.items() if value is not None}:
+            node["std"] = std
+        if model.meta:
+            node["meta"] = meta_node(model.meta)
+        return node
+
+    def to_yaml_tree(self, model, tag, ctx):
+        node = super().to_yaml_tree(model, tag, ctx)
+        # The base class leaves out False, which the continuum needs, and bounds of (0, None).
+        node["fixed"] = dict(model.fixed)
+        if bounds := {name: list(pair) for name, pair in model.bounds.items() if tuple(pair) != (None, None)}:
+            node["bounds"] = bounds
+        if model.input_units_equivalencies is type(model).input_units_equivalencies:
+            del node["input_units_equivalencies"]
+        if any(model.tied.values()):
+            from specutils_blase.errors import BlaseWarning
+
+            warnings.warn("the tied constraints of a model are functions, which no file holds: set them again after "
+                          "reading", BlaseWarning, stacklevel=2)  # fmt: skip
+        return node
+
+    def from_yaml_tree_transform(self, node, tag, ctx):
+        from specutils_blase.modeling import VoigtForest1D
+
+        domain = node.get("continuum_domain")
+        model = VoigtForest1D(
+            **{name: own_array(node[name]) for name in VoigtForest1D.param_names},
+            continuum_domain=tuple(domain) if isinstance(domain, list) else own_array(domain),
+            teff=node.get("teff"),
+            form=node["form"],
+            tolerance=node["tolerance"],
+        )
+        for name, std in node.get("std", {}).items():
+            getattr(model, name).std = own_array(std)
+        model.meta.update(meta_from_node(node.get("meta")))
+        return model
+
+
+class LineTemplateConverter(Converter):
+    """The template: model, line table, how the clone went, provenance."""
+
+    tags = _tags("line_template")
+    types = ["specutils_blase.template.LineTemplate"]
+
+    def to_yaml_tree(self, obj, tag, ctx):
+        return {
+            "model": obj.model,
+            "lines": table_node(obj.lines, ctx),
+            "fit_info": meta_node(obj.fit_info),
+            "meta": meta_node(obj.meta),
+        }
+
+    def from_yaml_tree(self, node, tag, ctx):
+        from specutils_blase.template import LineTemplate
+
+        return LineTemplate(
+            model=node["model"],
+            lines=table_from_node(node["lines"]),
+            fit_info=meta_from_node(node["fit_info"]),
+            meta=meta_from_node(node["meta"]),
+        )
+
+
+class SpectrumFitConverter(Converter):
+    """The fit: what was observed, what was fitted, and the parts of the model on the observed pixels."""
+
+    tags = _tags("spectrum_fit")
+    types = ["specutils_blase.fitting.SpectrumFit"]
+    spectra = ("observed", "model_spectrum", "residual")
+    tables = ("parameters", "lines")
+
+    def to_yaml_tree(self, obj, tag, ctx):
+        from specutils_blase import __version__
+
+        node = {"package_version": __version__, "fit_info": meta_node(obj.fit_info)}
+        node.update({name: getattr(obj, name) for name in ("template", "telluric") if getattr(obj, name) is not None})
+        node.update({name: table_node(getattr(obj, name), ctx) for name in self.tables})
+        node.update({name: spectrum_node(getattr(obj, name), ctx) for name in self.spectra})
+        parts = {name: spectrum for name, spectrum in obj.components.items() if spectrum is not None}
+        node["components"] = {name: spectrum_node(spectrum, ctx) for name, spectrum in parts.items()}
+        return node
+
+    def from_yaml_tree(self, node, tag, ctx):
+        from specutils_blase.fitting import SpectrumFit
+
+        telluric = node.get("telluric")
+        return SpectrumFit(
+            template=node.get("template"),
+            telluric=list(telluric) if isinstance(telluric, list) else telluric,
+            components={name: spectrum_from_node(part) for name, part in node["components"].items()},
+            fit_info=meta_from_node(node["fit_info"]),
+            **{name: spectrum_from_node(node[name]) for name in self.spectra},
+            **{name: table_from_node(node[name]) for name in self.tables},
+        )
+
+
+def _parameter_node(parameter, ctx):
+    """Quantity, array or number; a flat list of continuum coefficients, although the model keeps them in a column."""
+    from astropy import units as u
+
+    # Parameter.value turns an array of one element into a number.
+    values = parameter.value if parameter.shape == () else array_node(np.ravel(parameter.value), ctx)
+    if parameter.unit is None:
+        return float(values) if parameter.shape == () else values
+    return array_node(u.Quantity(values, parameter.unit, copy=None), ctx)
+
+
+def _std_node(std, ctx):
+    from astropy import units as u
+
+    return array_node(std, ctx) if np.ndim(std) or isinstance(std, u.Quantity) else float(std)
+
+
+def _domain_node(domain, ctx):
+    from astropy import units as u
+
+    return array_node(domain, ctx) if isinstance(domain, u.Quantity) else [float(bound) for bound in domain]
+
+
+def _kelvin(teff):
+    from astropy import units as u
+
+    return u.Quantity(teff, u.K)

@@ -1,0 +1,244 @@
+"""Writing and reading ASDF files: all or nothing on the way out, checked and inert on the way in."""
+
+import io
+import os
+import secrets
+from collections import UserList
+from collections.abc import Mapping
+from pathlib import Path
+
+import asdf
+from asdf.exceptions import ValidationError
+
+from specutils_blase import __version__
+from specutils_blase.errors import explain
+from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS
+
+__all__ = ["read_asdf", "write_asdf"]
+
+# What a file may hold, by the name in its tag, and what that is called in Python.
+KINDS = {"line_template": "LineTemplate", "spectrum_fit": "SpectrumFit"}
+
+MAGIC = b"#ASDF"
+BLOCK_INDEX = b"#ASDF BLOCK INDEX"
+
+# Tags that a file of this package may hold; asdf itself would convert whatever any installed package has a tag for.
+ALLOWED_TAGS = (
+    TAG_BASE,
+    "tag:stsci.edu:asdf/core/",
+    "tag:stsci.edu:asdf/table/",
+    "tag:stsci.edu:asdf/transform/",
+    "tag:stsci.edu:asdf/unit/",
+    "tag:astropy.org:astropy/table/",
+    "tag:astropy.org:astropy/units/",
+)
+
+
+def write_asdf(path, tree, overwrite=False):
+    """
+    Write a file that is either complete or not there.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Name of the file. What it held before stays until the new content is on disk.
+    tree : dict
+        Content: the keys of the file and their objects.
+    overwrite : bool
+        Whether an existing file is replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and `overwrite` is false.
+    ValueError
+        If the content cannot be stored.
+    """
+    target = Path(path).expanduser()
+    if target.is_dir():
+        raise IsADirectoryError(explain("path", "name a file", f"the directory {target}", "add a file name to it"))
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            explain("path", "name a new file", f"{target}, which exists", "give overwrite=True or another name")
+        )
+    target = Path(os.path.realpath(target))  # a link stays a link to the new content
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            explain("path", "lie in a directory that exists", str(target), f"create {target.parent} first")
+        )
+    temporary = target.with_name(f".specutils-blase-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            _dump(stream, tree, path)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_asdf(path, kind=None):
+    """
+    Read what `write_asdf` wrote.
+
+    The content is checked against its schema and its checksums. Only numbers, strings, arrays, units, tables and the
+    models of astropy and this package are made from it; other tags and references to other files are refused.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Name of the file.
+    kind : {"line_template", "spectrum_fit"}, optional
+        What the file must hold; None takes either.
+
+    Returns
+    -------
+    LineTemplate or SpectrumFit
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, of another kind, or from a newer version of this package.
+    """
+    path = Path(path).expanduser()
+    content = _content(path)
+    tree = _tagged_tree(path, content)
+    tags = set(_tags(path, tree))
+    _check_versions(path, tags)
+    key = _key(path, tree, kind)
+    _check_tags(path, tags)
+    return _objects(path, content)[key]
+
+
+def _dump(stream, tree, path):
+    try:
+        with asdf.config_context() as config:
+            config.array_inline_threshold = None  # a setting of the user's that would write arrays as text
+            asdf.AsdfFile(tree).write_to(stream, all_array_storage="internal", all_array_compression="zlib")
+    except ValidationError as error:
+        raise ValueError(f"{path} was not written: {_schema_message(error)}") from error
+
+
+def _content(path):
+    with open(path, "rb") as stream:
+        start = stream.read(len(MAGIC))
+        if start != MAGIC:
+            raise ValueError(
+                explain("path", "name an ASDF file", f"{path}, which {_nature(start)}",
+                        "templates and fits are written by their write() method; spectra are read by Spectrum.read")
+            )  # fmt: skip
+        content = start + stream.read()
+    # The index comes last. Without it a file is still valid, but half of one means that something was cut off.
+    index = content.rfind(BLOCK_INDEX)
+    if index >= 0 and not content[index:].rstrip().endswith(b"..."):
+        raise _damaged(path, "its end is missing")
+    return content
+
+
+def _nature(start):
+    if not start:
+        return "is empty"
+    return "is a FITS file" if start == b"SIMPL" else f"begins with {start!r}"
+
+
+def _damaged(path, reason):
+    return ValueError(f"{path} is truncated or damaged ({reason}); write it again or fetch another copy")
+
+
+def _tagged_tree(path, content):
+    """The tree with its tags, nothing converted."""
+    try:
+        tree = asdf.util.load_yaml(io.BytesIO(content), tagged=True)
+    except Exception as error:  # whatever the parser stumbles over
+        raise _damaged(path, _first_line(error)) from error
+    if not isinstance(tree, Mapping):
+        raise _damaged(path, "it has no tree")
+    return tree
+
+
+def _tags(path, tree):
+    """Every tag in the tree, root included."""
+    queue, seen = [tree], set()
+    while queue:
+        node = queue.pop()
+        if id(node) in seen:  # YAML can refer to one node from several places
+            continue
+        seen.add(id(node))
+        tag = getattr(node, "_tag", None)
+        if tag is not None:
+            yield tag
+        if isinstance(node, Mapping):
+            if "ndarray" in str(tag) and isinstance(node.get("source"), str):
+                raise ValueError(f"{path} refers to arrays in another file, {node['source']!r}; that is not supported")
+            queue.extend(node.values())
+        elif isinstance(node, list | UserList):
+            queue.extend(node)
+
+
+def _check_versions(path, tags):
+    for tag in sorted(tags):
+        name, _, version = tag.removeprefix(TAG_BASE).rpartition("-")
+        if tag.startswith(TAG_BASE) and version not in VERSIONS.get(name, ()):
+            known = f"up to {VERSIONS[name][-1]}" if name in VERSIONS else "no version of it"
+            raise ValueError(
+                f"{path} holds {name} version {version} from a newer specutils_blase, this one ({__version__}) reads "
+                f"{known}; update specutils_blase"
+            )
+
+
+def _key(path, tree, kind):
+    """The key of the wanted kind in the tree."""
+    held = {}
+    for key, node in tree.items():
+        tag = str(getattr(node, "_tag", ""))
+        if tag.startswith(TAG_BASE):
+            held[tag.removeprefix(TAG_BASE).rpartition("-")[0]] = key
+    wanted = [name for name in KINDS if kind in (None, name)]
+    for name in wanted:
+        if name in held:
+            return held[name]
+    expected = "name a file with a " + " or a ".join(KINDS[name] for name in wanted)
+    if not held:
+        raise ValueError(explain("path", expected, f"{path}, an ASDF file of another origin",
+                                 "asdftool info shows what it holds"))  # fmt: skip
+    name = next(iter(held))
+    remedy = f"use {KINDS[name]}.read" if name in KINDS else "use asdf.open"
+    raise ValueError(explain("path", expected, f"{path} with a {KINDS.get(name, name)}", remedy))
+
+
+def _check_tags(path, tags):
+    strange = sorted(tag for tag in tags if not tag.startswith(ALLOWED_TAGS))
+    if strange:
+        raise ValueError(f"{path} holds {strange[0]}, which has no place in a file of this package; it was edited, "
+                         "open it with asdf.open if you trust it")  # fmt: skip
+    with asdf.AsdfFile() as file:
+        unknown = sorted(tag for tag in tags if not file.extension_manager.handles_tag(tag))
+    if unknown:
+        raise ValueError(f"{path} holds {unknown[0]} from newer versions of asdf or asdf-astropy than are installed; "
+                         "update them")  # fmt: skip
+
+
+def _objects(path, content):
+    """The converted tree."""
+    try:
+        with asdf.config_context() as config:
+            config.validate_on_read = True
+            if hasattr(config, "warn_on_failed_conversion"):  # before asdf 5.1 failures were errors always
+                config.warn_on_failed_conversion = False
+            with asdf.open(io.BytesIO(content), lazy_load=False, lazy_tree=False, memmap=False,
+                           validate_checksums=True, ignore_missing_extensions=True) as file:  # fmt: skip
+                return file.tree
+    except ValidationError as error:
+        raise ValueError(f"{path} was edited or damaged: {_schema_message(error)}") from error
+    except Exception as error:  # whatever damaged bytes lead to
+        raise _damaged(path, _first_line(error)) from error
+
+
+def _schema_message(error):
+    where = ".".join(map(str, error.absolute_path)) or "its content"
+    return f"{where} breaks the schema, {_first_line(error)}"
+
+
+def _first_line(error):
+    text = str(getattr(error, "message", error)).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,293 @@
+"""Finding lines, and the line table: columns, equivalent widths, errors, flags."""
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from scipy.signal import find_peaks, peak_widths
+from scipy.special import erfcx, wofz
+
+from specutils_blase.adapters import quantity_value, read_spectrum
+from specutils_blase.errors import explain
+from specutils_blase.functional.constants import FWHM_PER_SIGMA
+from specutils_blase.solvers.lines import GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
+
+__all__ = ["find_lines", "AT_BOUND", "BLENDED", "PRIOR_DOMINATED", "OUTSIDE_WINDOW"]
+
+AT_BOUND, BLENDED, PRIOR_DOMINATED, OUTSIDE_WINDOW = 1, 2, 4, 8
+FLAG_MEANING = (
+    "1 at_bound: a parameter ended at its limit; 2 blended: the strength correlates by more than 0.7 with that of "
+    "another line; 4 prior_dominated: the data improved the strength's prior variance by less than half; "
+    "8 outside_window: no usable pixel lies within the line's width"
+)
+# Share of a peak's full width that starts as Gaussian; the rest is Lorentzian (of the FWHM, in quadrature-free sum).
+GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
+# Deepest start: the optical depth of a black line cannot be read from its depth.
+DEEPEST = 1.0 - 1e-4
+
+
+def find_lines(spectrum, prominence=0.01, *, teff=None, continuum_degree=5, window=None, exclude_regions=None,
+               wavelength_medium=None):  # fmt: skip
+    """
+    Absorption and emission lines of a spectrum, found by the prominence of their peaks.
+
+    The spectrum is divided by its continuum (blackbody times Legendre polynomial along the upper envelope).
+    Absorption lines are local minima below it, emission lines local maxima above it.  A line's first strength and
+    widths come from its own peak: with w the full width at half prominence, fwhm_gauss = 0.6 w, fwhm_lorentz = 0.3 w,
+    and the strength is the one whose Voigt profile has the optical depth -ln(1 - depth) at the centre.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        One-dimensional; see `clone_spectrum`.
+    prominence : float
+        Smallest prominence, as a fraction of the continuum, between 0 and 1.
+    teff : Quantity, optional
+        Temperature of the blackbody in the continuum; None means no blackbody.
+    continuum_degree : int
+        Degree of the polynomial.
+    window, exclude_regions : SpectralRegion, optional
+        As in `specutils.fitting.fit_lines`.
+    wavelength_medium : "vacuum", "air" or None
+        What the spectral axis measures; None: what the metadata say, else vacuum.
+
+    Returns
+    -------
+    QTable
+        Columns ``line_center`` (vacuum), ``line_type``, ``line_center_index`` (pixel of the input), ``prominence``,
+        ``depth``, ``strength``, ``fwhm_gauss``, ``fwhm_lorentz``, by increasing wavelength.
+
+    Raises
+    ------
+    ValueError
+        If no line has the prominence asked for.
+    """
+    check_prominence(prominence)
+    arrays = read_spectrum(spectrum, window=window, exclude_regions=exclude_regions,
+                           wavelength_medium=wavelength_medium)  # fmt: skip
+    teff = quantity_value(teff, u.K, "teff", positive=True, allow_none=True)
+    wave, flux = arrays.wave[arrays.good], arrays.flux[arrays.good]
+    basis, coefficients = fit_envelope(wave, flux, continuum_degree, teff)
+    flat = flux / (basis @ coefficients)
+    peaks = [(pick(wave, 1.0 - np.minimum(flat, 1.0), prominence), 1.0)]
+    peaks.append((pick(wave, np.maximum(flat, 1.0) - 1.0, prominence), -1.0))
+    lines = Lines(*(np.concatenate(a) for a in zip(*(starting_lines(p, sign) for p, sign in peaks), strict=True)))
+    if len(lines) == 0:
+        raise ValueError(no_line_message(prominence))
+    index = np.concatenate([p["index"] for p, _ in peaks])
+    order = np.argsort(lines.center, kind="stable")
+    prominences = np.concatenate([p["prominence"] for p, _ in peaks])[order]
+    depth = np.concatenate([p["height"] * sign for p, sign in peaks])[order]
+    lines = lines.take(order)
+    table = QTable(meta={"wavelength_medium": "vacuum", "prominence": prominence})
+    _first_columns(table, lines, original_index(arrays, np.flatnonzero(arrays.good)[index[order]]))
+    table["prominence"], table["depth"] = prominences, depth
+    table["strength"] = lines.strength * u.AA
+    table["fwhm_gauss"] = lines.sigma * FWHM_PER_SIGMA * u.AA
+    table["fwhm_lorentz"] = 2.0 * lines.gamma * u.AA
+    return table
+
+
+def check_prominence(prominence):
+    """Raise unless 0 < prominence < 1."""
+    if not (np.isscalar(prominence) and np.isreal(prominence) and 0 < prominence < 1):
+        raise ValueError(explain("prominence", "lie between 0 and 1 (a fraction of the continuum)", repr(prominence),
+                                 "0.01 finds lines deeper than about one per cent"))  # fmt: skip
+
+
+def no_line_message(prominence):
+    """The text of the error when nothing was found."""
+    return explain("prominence", "find at least one line", f"{prominence}, which finds none",
+                   "lower it, or check that the spectrum has lines in the window")  # fmt: skip
+
+
+def original_index(arrays, index):
+    """Pixel numbers in the user's order."""
+    return arrays.wave.size - 1 - index if arrays.is_reversed else index
+
+
+def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, below=0.01):
+    """Continuum along the upper envelope: an asymmetric least-squares fit to a high quantile of the flux in bins.
+
+    Points below the curve count ``below`` times as much as points above it, so that bins full of lines do not pull.
+
+    Returns
+    -------
+    basis : ndarray, shape (n_pix, degree + 1)
+    coefficients : ndarray, shape (degree + 1,)
+    """
+    if degree < 0 or int(degree) != degree:
+        raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(degree), "5 is usual"))
+    if wave.size < 4 * (degree + 1):
+        raise ValueError(explain("spectrum", f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree "
+                                 f"{degree}", wave.size, "lower continuum_degree or give more pixels"))  # fmt: skip
+    basis = continuum_columns(wave, degree, teff)
+    n_bins = min(max(40, n_bins_per_term * (degree + 1)), wave.size // 3)
+    bounds = np.linspace(0, wave.size, n_bins + 1).astype(int)
+    index = np.array([a + np.argsort(flux[a:b])[int(quantile * (b - a - 1))] for a, b in zip(bounds, bounds[1:], strict=False)])
+    rows, values, weight = basis[index], flux[index], np.ones(n_bins)
+    for _ in range(50):
+        coefficients = np.linalg.lstsq(rows * np.sqrt(weight)[:, None], values * np.sqrt(weight), rcond=None)[0]
+        new = np.where(values > rows @ coefficients, 1.0, below)
+        if np.array_equal(new, weight):
+            break
+        weight = new
+    if np.min(basis @ coefficients) <= 0:
+        raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
+                                 "lower continuum_degree, or use the window where there is flux"))  # fmt: skip
+    return basis, coefficients
+
+
+def pick(wave, height, prominence, floor=None):
+    """Peaks of `height` (n_pix,) above `prominence` (number or per pixel): dict of arrays.
+
+    Returns
+    -------
+    dict
+        index, center [Angstrom] (vertex of the parabola through the peak's three samples), height, prominence,
+        width (full, at half prominence [Angstrom]).
+    """
+    threshold = np.min(prominence)
+    index, info = find_peaks(height, prominence=threshold)
+    keep = info["prominences"] >= np.broadcast_to(prominence, height.shape)[index]
+    index, info = index[keep], {k: v[keep] for k, v in info.items()}
+    data = (info["prominences"], info["left_bases"], info["right_bases"])
+    step = np.gradient(wave)[index] if wave.size > 1 else np.ones(index.size)
+    width = peak_widths(height, index, rel_height=0.5, prominence_data=data)[0] * step
+    left, mid, right = (height[index + k] for k in (-1, 0, 1))
+    curvature = left - 2 * mid + right
+    shift = np.where(curvature < 0, 0.5 * (left - right) / np.where(curvature < 0, curvature, 1.0), 0.0)
+    return {"index": index, "center": wave[index] + np.clip(shift, -0.5, 0.5) * step, "height": mid,
+            "prominence": info["prominences"], "width": np.maximum(width, 2.0 * step)}  # fmt: skip
+
+
+def starting_lines(peaks, sign=1.0, depth=None):
+    """Lines with the strength and widths that `find_lines` documents, from `pick`'s dict."""
+    depth = peaks["height"] if depth is None else depth
+    sigma = GAUSSIAN_SHARE * peaks["width"] / FWHM_PER_SIGMA
+    gamma = LORENTZIAN_SHARE * peaks["width"] / 2.0
+    optical_depth = -np.log1p(-np.clip(depth, 1e-5, DEEPEST)) if sign > 0 else np.log1p(np.maximum(depth, 1e-5))
+    return Lines(peaks["center"], sign * optical_depth / peak_profile(sigma, gamma), sigma, gamma)
+
+
+def _first_columns(table, lines, index):
+    table["line_center"] = lines.center * u.AA
+    table["line_type"] = np.where(lines.strength < 0, "emission", "absorption")
+    table["line_center_index"] = index
+
+
+def equivalent_width(lines, form="opacity"):
+    """Equivalent width of each line alone and its derivatives.
+
+    Parameters
+    ----------
+    lines : Lines
+    form : {"opacity", "product"}
+
+    Returns
+    -------
+    width : ndarray, shape (n_lines,) [Angstrom]
+        Integral of 1 - exp(-a V), positive for absorption; a in the product form.
+    gradient : ndarray, shape (n_lines, 3)
+        Derivatives with respect to ln |strength|, ln sigma, ln gamma.
+    """
+    if form == "product":
+        zero = np.zeros(len(lines))
+        return lines.strength.copy(), np.stack([lines.strength, zero, zero], axis=1)
+    node, weight = np.polynomial.legendre.leggauss(128)
+    theta, weight = 0.25 * np.pi * (node + 1.0), 0.25 * np.pi * weight
+    parts = [_equivalent_width(lines.take(slice(k, k + 4096)), np.tan(theta), weight / np.cos(theta) ** 2)
+             for k in range(0, len(lines), 4096)]  # fmt: skip
+    if not parts:
+        return np.zeros(0), np.zeros((0, 3))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _equivalent_width(lines, node, weight):
+    # Saturated wings reach tau = 1 at sqrt(a gamma/pi): the nodes are laid out in units of the profile's real extent.
+    reach = lines.width + np.sqrt(np.abs(lines.strength) * lines.gamma / np.pi)
+    delta = reach[:, None] * node
+    inv = 1.0 / (lines.sigma[:, None] * np.sqrt(2.0))
+    z = (delta + 1j * lines.gamma[:, None]) * inv
+    w = wofz(z)
+    w1 = -2.0 * z * w + 2j / np.sqrt(np.pi)
+    norm = lines.strength[:, None] * inv / np.sqrt(np.pi)
+    tau, d_gamma = norm * w.real, -norm * z.imag * w1.imag
+    # V is homogeneous of degree -1 in (delta, sigma, gamma)
+    d_sigma = -tau - d_gamma - norm * delta * inv * w1.real
+    dark = 2.0 * reach[:, None] * weight * np.exp(-tau)
+    width = np.sum(2.0 * reach[:, None] * weight * -np.expm1(-tau), axis=1)
+    return width, np.stack([np.sum(dark * d, axis=1) for d in (tau, d_sigma, d_gamma)], axis=1)
+
+
+def peak_depth(lines, form="opacity"):
+    """1 - transmission at each line's own centre and its derivatives as in `equivalent_width`."""
+    y = lines.gamma / (lines.sigma * np.sqrt(2.0))
+    value = erfcx(y)
+    tau = lines.strength * value / (lines.sigma * np.sqrt(2.0 * np.pi))
+    slope = y * (2.0 * y - 2.0 / (np.sqrt(np.pi) * value))  # d ln erfcx(y)/d ln y
+    logs = np.stack([np.ones_like(y), -1.0 - slope, slope], axis=1)
+    if form == "product":
+        return tau, tau[:, None] * logs
+    return -np.expm1(-tau), (np.exp(-tau) * tau)[:, None] * logs
+
+
+def line_table(lines, covariance, *, index, flags, component="star", form="opacity", error_scale=""):
+    """The package's line table.
+
+    Parameters
+    ----------
+    lines : Lines
+        Sorted by centre.
+    covariance : ndarray, shape (n_lines, 4, 4)
+        Of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]) for every line.
+    index : ndarray of int, shape (n_lines,)
+        Pixel of the centre in the user's spectrum.
+    flags : ndarray of int, shape (n_lines,)
+    component : str
+    form : {"opacity", "product"}
+    error_scale : str
+        What the ``_err`` columns mean, for the table's meta.
+
+    Returns
+    -------
+    QTable
+    """
+    error = np.sqrt(np.maximum(np.einsum("jaa->ja", covariance), 0.0))
+    shape = covariance[:, :3, :3]
+    width, d_width = equivalent_width(lines, form)
+    depth, d_depth = peak_depth(lines, form)
+    table = QTable(meta={"wavelength_medium": "vacuum", "form": form, "flags": FLAG_MEANING, "errors": error_scale})
+    _first_columns(table, lines, index)
+    columns = {
+        "strength": (lines.strength * u.AA, np.abs(lines.strength) * error[:, STRENGTH] * u.AA),
+        "fwhm_gauss": (lines.sigma * FWHM_PER_SIGMA * u.AA, lines.sigma * FWHM_PER_SIGMA * error[:, SIGMA] * u.AA),
+        "fwhm_lorentz": (2.0 * lines.gamma * u.AA, 2.0 * lines.gamma * error[:, GAMMA] * u.AA),
+        "depth": (depth, _propagate(d_depth, shape)),
+        "equivalent_width": (width * u.AA, _propagate(d_width, shape) * u.AA),
+    }
+    table.add_column(error[:, 3] * u.AA, name="line_center_err", index=1)
+    for name, (value, err) in columns.items():
+        table[name], table[f"{name}_err"] = value, err
+    table["flags"] = np.asarray(flags, dtype=np.int64)
+    table["component"] = np.full(len(lines), component, dtype="U16")
+    for name, text in DESCRIPTIONS.items():
+        table[name].info.description = text
+    return table
+
+
+DESCRIPTIONS = {
+    "line_center": "vacuum wavelength of the line",
+    "line_type": "absorption or emission",
+    "line_center_index": "pixel of the centre in the input spectrum",
+    "strength": "integrated optical depth, negative for emission",
+    "fwhm_gauss": "full width at half maximum of the Gaussian part",
+    "fwhm_lorentz": "full width at half maximum of the Lorentzian part",
+    "depth": "1 - transmission of this line alone at its centre",
+    "equivalent_width": "of this line alone, positive for absorption",
+    "flags": "bit mask, see the table's meta",
+    "component": "which template the line belongs to",
+}
+
+
+def _propagate(gradient, covariance):
+    return np.sqrt(np.maximum(np.einsum("ja,jab,jb->j", gradient, covariance, gradient), 0.0))

@@ -1,0 +1,198 @@
+"""The astropy.modeling side: a forest of Voigt lines as an ordinary model, and the fitter that can fit it.
+
+A leaf module that imports astropy and numpy only; the numerical work is imported inside the calls.
+"""
+
+import numpy as np
+from astropy import units as u
+from astropy.modeling.core import Fittable1DModel
+from astropy.modeling.parameters import Parameter
+from astropy.units import Quantity
+
+from specutils_blase.fitter import SparseLineFitter
+
+__all__ = ["VoigtForest1D", "SparseLineFitter"]
+
+FORMS = ("opacity", "product")
+# Lines are evaluated as far as their optical depth exceeds this.
+WINDOW_TOLERANCE = 1e-6
+
+
+class VoigtForest1D(Fittable1DModel):
+    r"""
+    Any number of absorption or emission lines with exact Voigt profiles, times a smooth continuum.
+
+    .. math::
+
+        f(\lambda) = C(\lambda) \exp\Big(-\sum_j a_j V(\lambda - \lambda_j; \sigma_j, \gamma_j)\Big)
+
+    in the "opacity" form (Gully-Santiago & Morley 2022, ApJ 941, 200, appendix A), or
+    :math:`C \prod_j (1 - a_j V_j)` in the "product" form (their eq. 2).  V has unit area, so that ``strength`` is the
+    integrated optical depth: a length, which for a weak line is its equivalent width.
+
+    Parameters
+    ----------
+    x_0 : array-like or `~astropy.units.Quantity`, shape (n_lines,)
+        Line centres in vacuum, in any unit of length; plain numbers are Angstrom.
+    strength : array-like or `~astropy.units.Quantity`, shape (n_lines,)
+        Integrated optical depth (length); negative for an emission line.
+    fwhm_G, fwhm_L : array-like or `~astropy.units.Quantity`, shape (n_lines,)
+        Full widths at half maximum of the Gaussian and the Lorentzian part (lengths), as in
+        `~astropy.modeling.functional_models.Voigt1D`.
+    continuum : array-like or `~astropy.units.Quantity`, optional
+        Legendre coefficients of the continuum, lowest first; their unit is the unit of the flux.  Default 1.
+        Fixed in a fit unless ``model.continuum.fixed = False``.
+    continuum_domain : pair of float or `~astropy.units.Quantity`, optional
+        Wavelengths that map to -1 and 1 of the Legendre polynomials; needed for more than one coefficient.
+    teff : float or `~astropy.units.Quantity`, optional
+        Temperature [K] of a blackbody that multiplies the polynomial; it is 1 at the middle of `continuum_domain`.
+    form : {"opacity", "product"}
+    tolerance : float
+        Every line is evaluated as far as its optical depth exceeds this.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from specutils_blase import VoigtForest1D
+    >>> forest = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+    ...                        fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+    >>> forest([4999.9, 5000.0] * u.AA).round(4)  # doctest: +FLOAT_CMP
+    <Quantity [0.9513, 0.675 ]>
+    >>> forest([499.99, 500.0] * u.nm).round(4)  # doctest: +FLOAT_CMP
+    <Quantity [0.9513, 0.675 ]>
+    """
+
+    standard_broadcasting = False  # parameters of shape (n_lines,) do not broadcast with x
+    n_inputs = 1
+    n_outputs = 1
+    fit_deriv = None  # the fitters of astropy cannot use it: see SparseLineFitter
+
+    x_0 = Parameter(default=0.0, description="Line centre (vacuum)")
+    strength = Parameter(default=1.0, description="Integrated optical depth")
+    fwhm_G = Parameter(default=1.0, description="FWHM of the Gaussian part")
+    fwhm_L = Parameter(default=1.0, description="FWHM of the Lorentzian part")
+    # shape (n_coefficients, 1): it must broadcast with the (n_lines,) of the others
+    continuum = Parameter(default=1.0, fixed=True, description="Legendre coefficients of the continuum")
+
+    def __init__(
+        self,
+        x_0=x_0.default,
+        strength=strength.default,
+        fwhm_G=fwhm_G.default,
+        fwhm_L=fwhm_L.default,
+        continuum=continuum.default,
+        *,
+        continuum_domain=None,
+        teff=None,
+        form="opacity",
+        tolerance=WINDOW_TOLERANCE,
+        **kwargs,
+    ):
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        continuum = _column(continuum)
+        if continuum_domain is None and (np.size(continuum) > 1 or teff is not None):
+            raise ValueError("continuum_domain is needed for more than one continuum coefficient or a teff: give the "
+                             "two wavelengths over which the continuum is defined")
+        self.form = form
+        self.tolerance = float(tolerance)
+        self.continuum_domain = continuum_domain
+        self.teff = None if teff is None else float(u.Quantity(teff, u.K).value)
+        super().__init__(
+            _row(x_0), _row(strength), _row(fwhm_G), _row(fwhm_L), continuum, **kwargs
+        )
+
+    @property
+    def n_lines(self):
+        """Number of lines."""
+        return np.size(self.x_0.value)
+
+    @property
+    def input_units(self):
+        """The unit of the line centres."""
+        return None if self.x_0.unit is None else {self.inputs[0]: self.x_0.unit}
+
+    # Any spectral axis is accepted: frequency, energy and wavenumber are converted.
+    input_units_equivalencies = {"x": u.spectral()}
+
+    @property
+    def return_units(self):
+        """The unit of the continuum."""
+        if self.x_0.unit is None:
+            return None
+        return {self.outputs[0]: self.continuum.unit or u.dimensionless_unscaled}
+
+    def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
+        length = inputs_unit[self.inputs[0]]
+        lengths = dict.fromkeys(("x_0", "strength", "fwhm_G", "fwhm_L"), length)
+        return {**lengths, "continuum": outputs_unit[self.outputs[0]]}
+
+    def evaluate(self, x, x_0, strength, fwhm_G, fwhm_L, continuum):
+        """Flux at `x`: arrays or Quantities, any shape; see the class."""
+        unit = x_0.unit if isinstance(x_0, Quantity) else None
+        if unit is not None:
+            x = x.to_value(unit, u.spectral())
+            x_0, strength, fwhm_G, fwhm_L = (q.to_value(unit) for q in (x_0, strength, fwhm_G, fwhm_L))
+        flux_unit = continuum.unit if isinstance(continuum, Quantity) else None
+        coefficients = np.ravel(continuum.value if flux_unit is not None else continuum)
+        wave = np.asarray(x, dtype=float)
+        flat = self.transmission(wave, x_0, strength, fwhm_G, fwhm_L) * self._continuum(wave, coefficients, unit)
+        if unit is None and flux_unit is None:
+            return flat
+        return Quantity(flat, flux_unit or u.dimensionless_unscaled, copy=False)
+
+    def transmission(self, wave, x_0, strength, fwhm_G, fwhm_L):
+        """exp(-tau) (or the product) at `wave`, without the continuum; plain arrays in one unit of length."""
+        from specutils_blase.functional import compiled
+        from specutils_blase.functional.constants import FWHM_PER_SIGMA
+
+        wave = np.asarray(wave, dtype=float)
+        order = np.argsort(wave, axis=None, kind="stable")
+        center, strength, fwhm_G, fwhm_L = (np.array(a, dtype=float).ravel() for a in (x_0, strength, fwhm_G, fwhm_L))
+        by_center = np.argsort(center, kind="stable")
+        lines = (center[by_center], strength[by_center], fwhm_G[by_center] / FWHM_PER_SIGMA, fwhm_L[by_center] / 2)
+        grid = np.ascontiguousarray(wave.ravel()[order])
+        if self.form == "opacity":
+            values = np.exp(-compiled.optical_depth(grid, *lines, self.tolerance))
+        else:
+            values = compiled.product_transmission(grid, *lines, self.tolerance)
+        out = np.empty(grid.size)
+        out[order] = values
+        return out.reshape(wave.shape)
+
+    def _continuum(self, wave, coefficients, unit):
+        """Blackbody times Legendre polynomial; `wave` in `unit` (None: Angstrom)."""
+        if self.continuum_domain is None:
+            return coefficients[0]
+        return (self.continuum_basis(np.ravel(wave), unit) @ coefficients).reshape(np.shape(wave))
+
+    def continuum_basis(self, wave, unit=None):
+        """Blackbody times each Legendre polynomial, shape (n_pix, n_coefficients); `wave` (n_pix,) in `unit`."""
+        if self.continuum_domain is None:
+            return np.ones((wave.size, 1))
+        import torch
+
+        from specutils_blase.functional.continuum import continuum_basis
+
+        factor = 1.0 if unit is None else unit.to(u.AA)
+        domain = tuple(bound * factor for bound in self._domain(unit))
+        points = torch.from_numpy(np.array(wave, dtype=float) * factor)
+        return continuum_basis(points, np.size(self.continuum.value) - 1, self.teff, domain).numpy()
+
+    def _domain(self, unit):
+        domain = self.continuum_domain
+        if isinstance(domain, Quantity):
+            return domain.to_value(unit) if unit is not None else domain.value
+        return domain
+
+
+def _row(values):
+    """Parameter values with shape (n_lines,)."""
+    return values if isinstance(values, Parameter) else np.atleast_1d(values)
+
+
+def _column(values):
+    """Continuum coefficients with shape (n_coefficients, 1)."""
+    if isinstance(values, Parameter):
+        values = values.value if values.unit is None else values.quantity
+    return np.reshape(values, (-1, 1)) if np.ndim(values) else values

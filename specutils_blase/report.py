@@ -1,0 +1,201 @@
+"""Results as short texts for a terminal: numbers with errors, aligned columns, what a template or a fit holds."""
+
+import numpy as np
+from astropy import units as u
+
+__all__ = [
+    "describe_arrays",
+    "describe_fit",
+    "describe_lines",
+    "describe_template",
+    "format_pairs",
+    "format_table",
+    "with_error",
+]
+
+
+def with_error(value, error, unit=""):
+    """
+    A number with its standard deviation, rounded to two digits of the latter.
+
+    Parameters
+    ----------
+    value, error : float
+        An error that is not finite and positive is left out.
+    unit : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> with_error(-9.25371, 0.0123, "km / s")
+    '-9.254 ± 0.012 km / s'
+    >>> with_error(90512.3, 41.7)
+    '90512 ± 42'
+    >>> with_error(1.65023e-14, 2.1e-17)
+    '(1.6502 ± 0.0021)e-14'
+    """
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.6g} {unit}".rstrip()
+    power = int(np.floor(np.log10(max(abs(value), error))))
+    power = power if power > 6 or power < -3 else 0
+    scaled, scaled_error = value / 10.0**power, error / 10.0**power
+    digits = int(np.clip(1 - np.floor(np.log10(scaled_error)), 0, 12))
+    text = f"{scaled:.{digits}f} ± {scaled_error:.{digits}f}"
+    return f"{f'({text})e{power}' if power else text} {unit}".rstrip()
+
+
+def format_pairs(pairs):
+    """
+    Names and values in two aligned columns.
+
+    Parameters
+    ----------
+    pairs : dict
+
+    Returns
+    -------
+    str
+    """
+    width = max(map(len, pairs)) + 2
+    return "\n".join(f"  {name:<{width}}{value}" for name, value in pairs.items())
+
+
+def format_table(rows):
+    """
+    Rows in columns as wide as they need, the first one to the left, the others to the right.
+
+    Parameters
+    ----------
+    rows : list of sequences
+        The first is the heading.
+
+    Returns
+    -------
+    str
+    """
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = []
+    for first, *others in texts:
+        cells = [f"  {first:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def describe_template(template):
+    """
+    What a template is and how its clone went.
+
+    Parameters
+    ----------
+    template : LineTemplate
+
+    Returns
+    -------
+    str
+    """
+    meta, model = template.meta, template.model
+    first, last = meta["coverage"]
+    blackbody = f" times a blackbody of {model.teff:g} K" if model.teff else ""
+    return format_pairs(
+        {
+            "lines": len(template.lines),
+            "coverage": f"{first:.2f} to {last:.2f} Angstrom, vacuum, {meta['frame']} frame",
+            "continuum": f"{model.continuum.size} Legendre coefficients{blackbody}",
+            "flux unit": str(model.continuum.unit or "") or "dimensionless",
+            **_info_pairs(template.fit_info),
+            "errors": meta["error_scale"],
+            "made by": f"specutils_blase {meta['package_version']}",
+        }
+    )
+
+
+def describe_fit(fit):
+    """
+    The parameters of a fit and how it went.
+
+    Parameters
+    ----------
+    fit : SpectrumFit
+
+    Returns
+    -------
+    str
+    """
+    rows = [("parameter", "value", "unit", "")]
+    for name, value, std, unit, fixed in fit.parameters.iterrows("name", "value", "std", "unit", "fixed"):
+        rows.append((name, with_error(value, 0.0 if fixed else std), unit, "fixed" if fixed else ""))
+    return format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
+
+
+def describe_lines(lines, n_shown=10):
+    """
+    How many lines a table has, and the deepest ones.
+
+    Parameters
+    ----------
+    lines : QTable
+        Of a template or a fit.
+    n_shown : int
+
+    Returns
+    -------
+    str
+    """
+    center = u.Quantity(lines["line_center"]).to_value(u.AA)
+    pairs = {"lines": _count_lines(lines)}
+    if len(lines):
+        pairs["range"] = f"{center.min():.2f} to {center.max():.2f} Angstrom, vacuum"
+    rows = [("line [Angstrom]", "depth", "equivalent width [mA]", "")]
+    deepest = np.argsort(-np.abs(u.Quantity(lines["depth"]).value))[:n_shown]
+    for k in deepest[np.argsort(center[deepest])]:
+        row = lines[int(k)]
+        width, error = (row[name].to_value(u.AA) * 1e3 for name in ("equivalent_width", "equivalent_width_err"))
+        depth = u.Quantity(row["depth"]).value
+        rows.append((f"{center[k]:.3f}", f"{depth:.3f}", with_error(width, error), row["component"]))
+    return format_pairs(pairs) + "\n" + format_table(rows)
+
+
+def describe_arrays(arrays):
+    """
+    Size, range and quality of a spectrum.
+
+    Parameters
+    ----------
+    arrays : SpectrumArrays
+
+    Returns
+    -------
+    str
+    """
+    wave, good = arrays.wave, arrays.good
+    pairs = {
+        "pixels": f"{wave.size}, {arrays.n_ignored} of them not usable",
+        "range": f"{wave[0]:.2f} to {wave[-1]:.2f} Angstrom in vacuum (file: {arrays.medium})",
+        "flux unit": str(arrays.flux_unit) or "dimensionless",
+    }
+    if arrays.sigma is not None:
+        pairs["signal to noise"] = f"{np.median(arrays.flux[good] / arrays.sigma[good]):.4g} (median)"
+    return format_pairs(pairs)
+
+
+def _count_lines(lines):
+    components, counts = np.unique(np.asarray(lines["component"]), return_counts=True)
+    return ", ".join(f"{n} {name}" for name, n in zip(components, counts, strict=True)) or "none"
+
+
+def _info_pairs(info):
+    """What clones and fits have in common."""
+    pairs = {"status": f"{info['status']} ({info['message']})" if info.get("message") else info["status"]}
+    if "rms" in info:
+        pairs["rms residual"] = f"{100 * info['rms']:.3g} % of the continuum"
+    if info.get("dof"):
+        pairs["chi2 / dof"] = f"{info['chi2']:.1f} / {info['dof']:.0f} = {info['chi2'] / info['dof']:.3f}"
+    if "n_pixels" in info:
+        pairs["pixels"] = f"{info['n_pixels']} used, {info.get('n_ignored', 0)} ignored"
+    if "wall_time" in info:
+        pairs["time"] = f"{info['wall_time']:.1f} s, {info.get('n_iterations', '?')} iterations"
+    return pairs

@@ -1,0 +1,149 @@
+"""Levenberg-Marquardt for bordered banded problems, with a damping of its own for every line."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Problem", "Solution", "levenberg_marquardt"]
+
+CONVERGED = "converged"
+NOT_CONVERGED = "not_converged"
+STALLED = "stalled"
+# Least Marquardt scale of a line's parameters, as a share of the one its line feels most.
+INSENSITIVE = 1e-2
+# Curvature, in units of its own, that keeps a parameter at its limit.
+FENCE = 1e8
+
+
+class Problem(Protocol):
+    """A sum of squares whose parameters are n_lines blocks of q local ones, then the global ones.
+
+    The lines fall into groups of neighbours, and every residual belongs to one group.
+    """
+
+    shape: tuple[int, int, int]  # n_lines, q, n_global
+    group: np.ndarray  # (n_lines,) of int, increasing: the group of each line
+
+    def cost(self, theta):
+        """Half the sum of squares of every group, shape (n_groups,)."""
+
+    def linearize(self, theta):
+        """(gradient, BorderedBanded matrix) at theta."""
+
+    def blocked(self, theta, gradient):
+        """True for parameters that are at a limit and would go beyond it, shape of theta."""
+
+    def move(self, theta, step):
+        """theta + step, shortened where the step leaves the region in which the linearisation can be trusted."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where the iteration ended and why."""
+
+    theta: np.ndarray
+    cost: float
+    status: str
+    message: str
+    n_iterations: int
+
+
+def levenberg_marquardt(problem, theta, *, max_iterations=50, rtol=1e-4, atol=0.0, ridge=0.0, callback=None):
+    """Minimise a `Problem`.
+
+    Every group of lines has a Marquardt factor of its own, and where a step makes the fit of a group worse the step
+    of that group is taken back: one difficult blend does not slow down ten thousand easy lines.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray, shape (n_lines * q + n_global,)
+    max_iterations : int
+    rtol, atol : float
+        The iteration has converged when two steps in a row lower the cost by less than ``rtol * cost + atol``.
+    ridge : float
+        Constant added to the diagonal besides the Marquardt term (it damps parameters the data do not feel).
+    callback : callable, optional
+        Called after every iteration with (iteration, cost).
+
+    Returns
+    -------
+    Solution
+    """
+    costs = problem.cost(theta)
+    damping = _Damping(problem, len(costs), ridge)
+    small = 0
+    for iteration in range(1, max_iterations + 1):
+        gradient, matrix = problem.linearize(theta)
+        before = costs.sum()
+        theta, costs = _descend(problem, damping, theta, costs, gradient, matrix)
+        cost = costs.sum()
+        if not cost < before:
+            # at the minimum to within rounding, or the linearisation does not describe the problem
+            flat = np.abs(gradient).max(initial=0.0) <= 1e-8 * np.sqrt(matrix.diagonal.max(initial=0.0) * max(cost, 0.0))
+            status, text = (CONVERGED, "the gradient vanishes") if flat else (STALLED, "no step lowers the cost")
+            return Solution(theta, cost, status, text, iteration)
+        if callback is not None:
+            callback(iteration, cost)
+        small = small + 1 if before - cost <= rtol * before + atol else 0
+        if small == 2:
+            return Solution(theta, cost, CONVERGED, "the cost no longer falls", iteration)
+    message = f"the cost was still falling after {max_iterations} iterations"
+    return Solution(theta, cost, NOT_CONVERGED, message, max_iterations)
+
+
+class _Damping:
+    """Marquardt factors of the groups and of the global parameters."""
+
+    def __init__(self, problem, n_groups, ridge):
+        _, self.q, self.n_global = problem.shape
+        self.group, self.ridge = problem.group, ridge
+        self.local, self.glob = np.full(n_groups, 1e-2), 1e-4
+
+    def __call__(self, diagonal):
+        local, glob = diagonal[: len(self.group) * self.q].reshape(-1, self.q), diagonal[len(self.group) * self.q :]
+        # a parameter that its line hardly feels is damped as if it were felt a little
+        scale = np.maximum(local, INSENSITIVE * local.max(axis=1, initial=0.0, keepdims=True))
+        return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob]) + self.ridge
+
+    def update(self, bad):
+        """More damping for the groups in `bad`, less for the others."""
+        self.local = np.clip(np.where(bad, 6.0 * np.maximum(self.local, 1e-3), self.local / 4.0), 1e-9, 1e4)
+
+    def raise_all(self, bad):
+        """After a step that helped nobody."""
+        bad = bad if bad.any() else np.ones_like(bad)
+        self.local = np.where(bad, np.clip(8.0 * self.local, 1e-3, 1e9), self.local)
+        self.glob = min(8.0 * max(self.glob, 1e-4), 1e9)
+
+
+def _descend(problem, damping, theta, costs, gradient, matrix):
+    """One step that lowers the cost, or the point itself if there is none."""
+    diagonal, before = matrix.diagonal, costs.sum()
+    blocked = problem.blocked(theta, gradient)
+    gradient = np.where(blocked, 0.0, gradient)
+    fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0)
+    for _ in range(12):
+        factor = matrix.factor(damping(diagonal) + fence)
+        if factor is None:
+            damping.raise_all(np.ones(len(costs), dtype=bool))
+            continue
+        step = -factor.solve(gradient)
+        trial = problem.move(theta, step)
+        new = problem.cost(trial)
+        bad = new > costs * (1.0 + 1e-6)
+        if bad.any() and not bad.all():
+            # take the step back where it hurt, and see which of the two is better
+            n_local = len(damping.group) * damping.q
+            keep = np.concatenate([np.repeat(~bad[damping.group], damping.q), np.ones(len(theta) - n_local, dtype=bool)])
+            partial = np.where(keep, trial, theta)
+            partial_new = problem.cost(partial)
+            if partial_new.sum() < new.sum():
+                trial, new = partial, partial_new
+        if new.sum() < before:
+            damping.update(bad)
+            damping.glob = max(damping.glob / 4.0, 1e-12)
+            return trial, new
+        damping.raise_all(bad)
+    return theta, costs

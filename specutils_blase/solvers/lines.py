@@ -1,0 +1,362 @@
+"""Lines as least-squares parameters: their layout in the solver's vector, priors on them, and the sampled problem."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.special import erfcx
+
+from ..functional import compiled
+from ..functional.compiled import FAST
+from ..functional.continuum import continuum_basis
+from .banded import assemble, near_windows
+
+__all__ = ["STRENGTH", "SIGMA", "GAMMA", "CENTER", "Lines", "LineLayout", "QuadraticPenalty", "SampledLines"]
+
+STRENGTH, SIGMA, GAMMA, CENTER = range(4)
+# Longest steps of one iteration: a factor e in strength and widths, half a line width in the centre.
+MAX_LOG_STEP = 1.0
+MAX_CENTER_STEP = 0.5
+# Optical depth at which a line's derivatives are cut (its value goes on to the model's own tolerance).
+DERIVATIVE_TOLERANCE = 1e-3
+# Lines that share one damping factor in the solver.
+GROUP_SIZE = 8
+# A product-form line may not absorb more than this.
+MAX_DEPTH = 1.0 - 1e-6
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Line parameters [Angstrom], each of shape (n_lines,), sorted by centre; strength is signed."""
+
+    center: np.ndarray
+    strength: np.ndarray
+    sigma: np.ndarray
+    gamma: np.ndarray
+
+    def __len__(self):
+        return len(self.center)
+
+    def __iter__(self):
+        return iter((self.center, self.strength, self.sigma, self.gamma))
+
+    def take(self, index):
+        """The lines at `index` (mask or integers)."""
+        return Lines(*(a[index] for a in self))
+
+    def sorted(self):
+        """The same lines by increasing centre."""
+        return self.take(np.argsort(self.center, kind="stable"))
+
+    def join(self, other):
+        """These lines and `other`, sorted."""
+        return Lines(*(np.concatenate(pair) for pair in zip(self, other, strict=True))).sorted()
+
+    @property
+    def width(self):
+        """sigma + gamma, a half width that neither part can make small alone."""
+        return self.sigma + self.gamma
+
+    @property
+    def peak(self):
+        """Optical depth at the centre, signed."""
+        return self.strength * peak_profile(self.sigma, self.gamma)
+
+
+def peak_profile(sigma, gamma):
+    """V(0; sigma, gamma) [1/Angstrom]: erfcx of the damping parameter."""
+    return erfcx(gamma / (sigma * np.sqrt(2.0))) / (sigma * np.sqrt(2.0 * np.pi))
+
+
+@dataclass(frozen=True)
+class LineLayout:
+    """Which parameters of which lines are free, and how they lie in the solver's vector.
+
+    The local part of theta has shape (n_lines, q) with columns among ln |strength|, ln sigma, ln gamma and
+    (centre - starting centre)/(sigma + gamma at the start), in this order.
+
+    Attributes
+    ----------
+    start : Lines
+    free : tuple of int
+        Among STRENGTH, SIGMA, GAMMA, CENTER, increasing.
+    lower, upper : ndarray, shape (4,) or (n_lines, 4)
+        Limits of ln |strength|, ln sigma, ln gamma and of the centre's shift in units of the starting width.
+    """
+
+    start: Lines
+    free: tuple
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def shape(self):
+        """(n_lines, q)."""
+        return len(self.start), len(self.free)
+
+    def pack(self):
+        """theta of the starting lines, shape (n_lines, q)."""
+        return self._columns()[:, list(self.free)]
+
+    def _columns(self):
+        s = self.start
+        with np.errstate(divide="ignore"):
+            logs = (np.log(np.abs(s.strength)), np.log(s.sigma), np.log(s.gamma))
+        return np.stack([*logs, np.zeros(len(s))], axis=1)
+
+    def unpack(self, theta):
+        """The lines at theta (n_lines, q)."""
+        values = self._columns()
+        values[:, list(self.free)] = theta
+        s = self.start
+        sign = np.where(s.strength < 0, -1.0, 1.0)
+        return Lines(
+            s.center + values[:, CENTER] * s.width, sign * np.exp(values[:, STRENGTH]),
+            np.exp(values[:, SIGMA]), np.exp(values[:, GAMMA]),
+        )  # fmt: skip
+
+    def move(self, theta, step):
+        """theta + step (n_lines, q) with long steps shortened and the limits kept."""
+        free = list(self.free)
+        longest = np.array([MAX_LOG_STEP, MAX_LOG_STEP, MAX_LOG_STEP, MAX_CENTER_STEP])[free]
+        return np.clip(theta + np.clip(step, -longest, longest), self.lower[..., free], self.upper[..., free])
+
+    def blocked(self, theta, gradient):
+        """True where a parameter is at its limit and descends beyond it; all (n_lines, q)."""
+        free = list(self.free)
+        return ((theta <= self.lower[..., free]) & (gradient > 0)) | ((theta >= self.upper[..., free]) & (gradient < 0))
+
+    def at_bound(self, theta):
+        """True where a line has a parameter at its limit, shape (n_lines,)."""
+        free = list(self.free)
+        return ((theta <= self.lower[..., free]) | (theta >= self.upper[..., free])).any(axis=1)
+
+    def columns(self, terms, offset):
+        """Rows of `compiled.line_terms` for the free parameters: derivatives with respect to theta."""
+        rows = np.ascontiguousarray(terms[list(self.free)])
+        if CENTER in self.free:
+            rows[self.free.index(CENTER)] *= np.repeat(self.start.width, np.diff(offset))
+        return rows
+
+
+@dataclass(frozen=True)
+class QuadraticPenalty:
+    """Half of sum(precision (theta - mean)^2), added to the cost; shapes of theta, zero precision for none."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+    def cost(self, theta):
+        """Per parameter."""
+        return 0.5 * self.precision * (theta - self.mean) ** 2
+
+    def gradient(self, theta):
+        """Per parameter."""
+        return self.precision * (theta - self.mean)
+
+    def curvature(self, theta):
+        """Per parameter."""
+        return self.precision
+
+
+@njit(**FAST)
+def scale_columns(terms, offset, lo, factor):
+    """Multiply line j's columns, which start at pixel lo[j], by factor (n_pix,) in place."""
+    for j in range(lo.size):
+        for p in range(offset[j], offset[j + 1]):
+            f = factor[lo[j] + p - offset[j]]
+            for a in range(terms.shape[0]):
+                terms[a, p] *= f
+
+
+class SampledLines:
+    """Lines sampled at points, times a linear continuum, against data: the problem of a clone and of `fit_lines`.
+
+    Parameters
+    ----------
+    wave : ndarray, shape (n_pix,) [Angstrom], increasing
+    data, weight : ndarray, shape (n_pix,)
+        The data in units of order one, and 1/sigma (0: ignored).
+    basis : ndarray, shape (n_pix, m)
+        The continuum is basis @ coefficients; the coefficients are the global parameters.
+    layout : LineLayout
+    continuum : ndarray, shape (n_pix,), optional
+        A fixed continuum that multiplies the transmission if m = 0.
+    form : {"opacity", "product"}
+    tolerance : float
+    neighbours : int, optional
+        Lines couple in the solver with this many following lines at most (default: all that overlap).
+    penalty : object with cost, gradient and curvature of theta, optional
+    coefficients : ndarray, shape (m,), optional
+        Where the continuum starts.
+    """
+
+    def __init__(self, wave, data, weight, basis, layout, *, continuum=None, form="opacity", tolerance=1e-6,
+                 derivative_tolerance=DERIVATIVE_TOLERANCE, neighbours=None, penalty=None, coefficients=None):  # fmt: skip
+        self.wave, self.data, self.weight, self.basis, self.layout = wave, data, weight, basis, layout
+        self.continuum, self.form, self.tolerance = continuum, form, tolerance
+        self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
+        self.coefficients = np.zeros(0) if coefficients is None else coefficients
+        self.shape = (*layout.shape, basis.shape[1])
+        self.group, self.bounds = group_lines(layout.start.center, wave)
+        self._last = None
+
+    def start(self):
+        """theta of the starting lines and coefficients."""
+        return np.concatenate([self.layout.pack().ravel(), self.coefficients])
+
+    def split(self, theta):
+        """(lines' theta (n_lines, q), continuum coefficients (m,))."""
+        n, q, _ = self.shape
+        return theta[: n * q].reshape(n, q), theta[n * q :]
+
+    def transmission(self, lines):
+        """exp(-tau) or the product, shape (n_pix,)."""
+        if self.form == "opacity":
+            return np.exp(-compiled.optical_depth(self.wave, *lines, self.tolerance))
+        return compiled.product_transmission(self.wave, *lines, self.tolerance)
+
+    def evaluate(self, theta):
+        """(lines, transmission, continuum, weighted residual model - data)."""
+        if self._last is None or self._last[0] is not theta:
+            local, coefficients = self.split(theta)
+            lines = self.layout.unpack(local)
+            transmission = self.transmission(lines)
+            continuum = self.basis @ coefficients if coefficients.size else self.continuum
+            residual = (transmission * continuum - self.data) * self.weight
+            self._last = theta, (lines, transmission, continuum, residual)
+        return self._last[1]
+
+    def cost(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        return group_costs(self, theta, self.evaluate(theta)[-1])
+
+    def linearize(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        lines, transmission, continuum, residual = self.evaluate(theta)
+        reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
+                           2 * lines.width)  # fmt: skip
+        lo, hi = compiled.line_windows(self.wave, lines.center, reach)
+        offset, terms = compiled.line_terms(self.wave, *lines, lo, hi)
+        depth = terms[STRENGTH].copy() if self.form == "product" else None
+        columns = self.layout.columns(terms, offset)
+        if depth is not None:
+            columns /= 1.0 - np.minimum(depth, MAX_DEPTH)
+        scale_columns(columns, offset, lo, -transmission * continuum * self.weight)
+        dense = np.ascontiguousarray((self.basis * (transmission * self.weight)[:, None]).T)
+        near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
+        gradient, matrix = assemble(columns, offset, lo, hi, residual, dense, near)
+        return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
+
+    def blocked(self, theta, gradient):
+        """See `levenberg_marquardt.Problem`."""
+        local, coefficients = self.split(theta)
+        blocked = self.layout.blocked(local, self.split(gradient)[0])
+        return np.concatenate([blocked.ravel(), np.zeros(coefficients.size, dtype=bool)])
+
+    def move(self, theta, step):
+        """See `levenberg_marquardt.Problem`."""
+        local, coefficients = self.split(theta)
+        step_local, step_global = self.split(step)
+        return np.concatenate([self.layout.move(local, step_local).ravel(), coefficients + step_global])
+
+
+def neighbour_windows(points, center, lo, hi, neighbours):
+    """Windows lo..hi on increasing points, cut so that a line overlaps at most `neighbours` following ones."""
+    if neighbours is None or len(center) <= neighbours // 2:
+        return None
+    half = neighbours // 2
+    before = np.concatenate([np.full(half, -np.inf), center[:-half]])
+    after = np.concatenate([center[half:], np.full(half, np.inf)])
+    return near_windows(lo, hi, np.searchsorted(points, before), np.searchsorted(points, after))
+
+
+def group_lines(center, points, size=GROUP_SIZE):
+    """Groups of `size` neighbouring lines, and where each group's part of the increasing `points` begins.
+
+    Returns
+    -------
+    group : ndarray of int, shape (n_lines,)
+    bounds : ndarray of int, shape (n_groups + 1,)
+        points[bounds[g]:bounds[g + 1]] belong to group g; the borders lie midway between lines.
+    """
+    n_groups = max(len(center) // size, 1)
+    group = np.minimum(np.arange(len(center)) // size, n_groups - 1)
+    first = np.arange(1, n_groups) * size
+    inner = np.searchsorted(points, 0.5 * (center[first - 1] + center[first]))
+    return group, np.concatenate([[0], inner, [len(points)]])
+
+
+def group_costs(problem, theta, residual):
+    """Half the sum of squares of each group, with the penalty on its lines."""
+    running = np.concatenate([[0.0], np.cumsum(residual**2)])
+    costs = 0.5 * np.diff(running[problem.bounds])
+    if problem.penalty is not None and len(problem.group):
+        extra = problem.penalty.cost(problem.split(theta)[0]).sum(axis=1)
+        costs += np.bincount(problem.group, extra, minlength=len(costs))
+    return costs
+
+
+def with_penalty(gradient, matrix, penalty, local):
+    """Add a penalty on the lines' theta to the gradient and the diagonal (in place)."""
+    if penalty is not None:
+        n = local.size
+        gradient[:n] += penalty.gradient(local).ravel()
+        matrix.band[:, 0] += penalty.curvature(local).ravel()
+    return gradient, matrix
+
+
+def line_covariance(inverse, layout):
+    """Covariance of every line's own parameters from the inverse of the normal matrix.
+
+    Parameters
+    ----------
+    inverse : BorderedBanded
+    layout : LineLayout
+
+    Returns
+    -------
+    ndarray, shape (n_lines, 4, 4)
+        Of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]); zero for parameters that are not free.
+    """
+    n, q = layout.shape
+    band = inverse.band.reshape(n, q, -1)
+    out = np.zeros((n, 4, 4))
+    for a, row in enumerate(layout.free):
+        for b, column in enumerate(layout.free[a:], start=a):
+            out[:, row, column] = out[:, column, row] = band[:, a, b - a]
+    width = layout.start.width
+    out[:, CENTER] *= width[:, None]
+    out[:, :, CENTER] *= width[:, None]
+    return out
+
+
+def blended_lines(inverse, layout, threshold=0.7):
+    """True where a line's strength correlates by more than `threshold` with that of a neighbour, shape (n_lines,)."""
+    n, q = layout.shape
+    blended = np.zeros(n, dtype=bool)
+    if STRENGTH not in layout.free or n == 0:
+        return blended
+    band = inverse.band.reshape(n, q, -1)[:, layout.free.index(STRENGTH), ::q]
+    std = np.sqrt(np.maximum(band[:, 0], 0.0))
+    for d in range(1, min(band.shape[1], n)):
+        strong = np.abs(band[:-d, d]) > threshold * std[:-d] * std[d:]
+        blended[:-d] |= strong
+        blended[d:] |= strong
+    return blended
+
+
+def definite_factor(matrix, ridge):
+    """The factor of a semi-definite matrix with the least ridge of the series ridge, 10 ridge, ... that makes it definite."""
+    factor = matrix.factor(ridge)
+    while factor is None:
+        ridge = max(10.0 * ridge, 1e-14 * float(matrix.diagonal.max()))
+        factor = matrix.factor(ridge)
+    return factor
+
+
+def continuum_columns(wave, degree, teff=None, domain=None):
+    """`functional.continuum_basis` on numpy arrays, shape (n_pix, degree + 1); the domain defaults to the whole axis."""
+    domain = (wave[0], wave[-1]) if domain is None else domain
+    return continuum_basis(torch.from_numpy(wave), degree, teff, domain).numpy()

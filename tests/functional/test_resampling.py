@@ -1,0 +1,204 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf
+
+from specutils_blase.functional import (
+    FWHM_PER_SIGMA,
+    SPEED_OF_LIGHT,
+    apply,
+    pixel_edges,
+    pixel_overlap,
+    pixel_response,
+    velocity_grid,
+)
+
+
+def tensor(values):
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def order(n_pix=60, width=0.06, gap=True):
+    """Edges of an echelle order with pixels of growing width and a gap in the middle, and a grid around them."""
+    centers = 8500.0 + width * np.cumsum(1.0 + 0.2 * np.arange(n_pix) / n_pix)
+    if gap:
+        centers[n_pix // 2 :] += 1.0
+    edges = pixel_edges(tensor(centers))
+    return edges, velocity_grid(edges.min().item() - 2.0, edges.max().item() + 2.0, 0.5)
+
+
+def observe(matrix, flux, edges):
+    return apply(*matrix, flux, n_pix=len(edges))
+
+
+class TestPixelResponse:
+    @pytest.mark.parametrize("line_sigma", [0.05, 0.1])
+    @pytest.mark.parametrize("resolving_power", [20_000.0, 55_000.0, 120_000.0])
+    def test_gaussian_line_in_closed_form(self, resolving_power, line_sigma):
+        edges, grid = order()
+        a, b = edges.numpy().T
+        sigma = 0.5 * (a + b) / (FWHM_PER_SIGMA * resolving_power * np.linspace(0.9, 1.1, len(edges)))
+        center = edges[10].mean().item() + 0.013
+        flux = 1.0 - 0.7 * torch.exp(-0.5 * ((grid - center) / line_sigma) ** 2)
+        out = observe(pixel_response(grid, edges, tensor(sigma)), flux, edges).numpy()
+        total = np.sqrt(2.0) * np.hypot(line_sigma, sigma)
+        area = 0.7 * line_sigma * np.sqrt(2.0 * np.pi)
+        expected = 1.0 - area * 0.5 * (erf((b - center) / total) - erf((a - center) / total)) / (b - a)
+        np.testing.assert_allclose(out, expected, atol=1e-9)
+
+    def test_line_inside_the_gap_reaches_the_pixels_beside_it_through_the_wings_only(self):
+        edges, grid = order()
+        center = 0.5 * (edges[29, 1] + edges[30, 0])
+        flux = 1.0 - torch.exp(-0.5 * ((grid - center) / 0.02) ** 2)
+        out = observe(pixel_response(grid, edges, tensor([0.06])), flux, edges)
+        np.testing.assert_allclose(out.numpy(), 1.0, atol=1e-8)
+
+    # In units of the grid spacing: the documented lower limit, and where the sum is exact to 1e-8.
+    @pytest.mark.parametrize(("spacings", "tolerance"), [(0.81, 2e-6), (1.0, 1e-8), (3.0, 1e-9), (20.0, 1e-9)])
+    def test_flat_stays_flat(self, spacings, tolerance):
+        edges, grid = order()
+        sigma = spacings * edges.mean(dim=1) * 0.5 / SPEED_OF_LIGHT
+        out = observe(pixel_response(grid, edges, sigma), torch.full_like(grid, 2.0), edges)
+        np.testing.assert_allclose(out.numpy(), 2.0, rtol=tolerance)
+
+    def test_spectrum_continues_with_its_end_values(self):
+        edges, wide = order(gap=False)
+        grid = velocity_grid(edges.min().item(), edges.max().item(), 0.5)
+        short = observe(pixel_response(grid, edges, tensor([0.1])), grid - 8500.0, edges)
+        extended = wide.clamp(grid[0], grid[-1]) - 8500.0
+        # The kink at the end of the grid falls between the points of the other grid.
+        np.testing.assert_allclose(
+            short.numpy(), observe(pixel_response(wide, edges, tensor([0.1])), extended, edges), atol=1e-3
+        )
+        flat = observe(pixel_response(grid, edges, tensor([0.1])), torch.ones_like(grid), edges)
+        np.testing.assert_allclose(flat.numpy(), 1.0, atol=1e-9)
+
+    def test_narrow_response_approaches_the_overlap(self):
+        edges, grid = order()
+        flux = 1.0 - 0.5 * torch.exp(-0.5 * ((grid - 8501.0) / 0.3) ** 2)
+        spacing = 8500.0 * 0.5 / SPEED_OF_LIGHT
+        narrow = observe(pixel_response(grid, edges, tensor([spacing])), flux, edges)
+        sharp = observe(pixel_overlap(grid, edges), flux, edges)
+        # Blurring changes the flux by sigma^2 / 2 times its curvature of 0.5 / 0.3^2.
+        np.testing.assert_allclose(narrow.numpy(), sharp.numpy(), atol=0.6 * spacing**2 * 0.5 / 0.3**2)
+
+    def test_gradcheck_in_sigma(self):
+        edges, grid = order(n_pix=4, gap=False)
+        flux = torch.sin(grid)
+        sigma = tensor([0.05, 0.06, 0.07, 0.08]).requires_grad_()
+        assert torch.autograd.gradcheck(lambda s: observe(pixel_response(grid, edges, s), flux, edges), sigma)
+
+    def test_undersampled_response_is_refused(self):
+        edges, grid = order()
+        with pytest.raises(ValueError, match="sigma must be at least 0.8 grid spacings.*smaller step"):
+            pixel_response(grid, edges, tensor([0.5 * 8500.0 * 0.5 / SPEED_OF_LIGHT]))
+
+    @pytest.mark.parametrize("sigma", [float("nan"), -0.1, 9000.0])
+    def test_bad_sigma(self, sigma):
+        edges, grid = order()
+        with pytest.raises(ValueError, match="sigma"):
+            pixel_response(grid, edges, tensor([sigma]))
+
+
+class TestPixelOverlap:
+    @settings(max_examples=100, deadline=None)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        cuts=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8, unique=True),
+    )
+    def test_exact_integral_of_the_broken_line(self, seed, cuts):
+        rng = np.random.default_rng(seed)
+        grid = np.cumsum(rng.uniform(0.1, 2.0, size=12))
+        flux = rng.normal(size=12)
+        cuts = np.minimum(grid[0] + np.sort(cuts) * (grid[-1] - grid[0]), grid[-1])
+        cuts = cuts[np.concatenate([[True], np.diff(cuts) > 1e-6])]
+        if len(cuts) < 2:
+            return
+        edges = np.stack([cuts[:-1], cuts[1:]], axis=1)
+        out = apply(*pixel_overlap(tensor(grid), tensor(edges)), tensor(flux), n_pix=len(edges)).numpy()
+        for (a, b), got in zip(edges, out, strict=True):
+            knots = np.concatenate([[a], grid[(grid > a) & (grid < b)], [b]])
+            expected = np.trapezoid(np.interp(knots, grid, flux), knots) / (b - a)
+            # Rounding of a difference of wavelengths over the width of the pixel.
+            assert got == pytest.approx(expected, abs=1e-13 * grid[-1] / (b - a))
+
+    def test_touching_pixels_conserve_the_total(self):
+        grid = np.linspace(10.0, 20.0, 37)
+        flux = np.random.default_rng(3).uniform(size=37)
+        cuts = np.linspace(10.0, 20.0, 8)
+        edges = np.stack([cuts[:-1], cuts[1:]], axis=1)
+        out = apply(*pixel_overlap(tensor(grid), tensor(edges)), tensor(flux), n_pix=7).numpy()
+        assert (out * np.diff(cuts)).sum() == pytest.approx(np.trapezoid(flux, grid), rel=1e-13)
+
+    def test_pixels_beside_a_gap_do_not_see_it(self):
+        edges, grid = order()
+        flux = torch.where((grid > edges[29, 1] + 0.02) & (grid < edges[30, 0] - 0.02), 100.0, 1.0).double()
+        out = observe(pixel_overlap(grid, edges), flux, edges)
+        np.testing.assert_allclose(out.numpy(), 1.0, rtol=1e-12)
+
+    def test_straight_line_gives_the_value_at_the_centre(self):
+        edges, grid = order()
+        out = observe(pixel_overlap(grid, edges), grid, edges)
+        np.testing.assert_allclose(out.numpy(), edges.mean(dim=1).numpy(), rtol=1e-13)
+
+    def test_weights_are_positive_and_sum_to_one(self):
+        edges, grid = order()
+        rows, _, values = pixel_overlap(grid, edges)
+        assert (values >= 0.0).all()
+        sums = torch.zeros(len(edges), dtype=torch.float64).index_add(0, rows, values)
+        np.testing.assert_allclose(sums.numpy(), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("operator", [pixel_overlap, lambda grid, edges: pixel_response(grid, edges, tensor([0.06]))])
+class TestBoth:
+    def test_a_line_keeps_its_area_and_its_place(self, operator):
+        edges, grid = order(gap=False)
+        center, sigma = edges[25].mean() + 0.02, 0.08
+        line = torch.exp(-0.5 * ((grid - center) / sigma) ** 2)
+        weight = observe(operator(grid, edges), line, edges) * edges.diff().squeeze(1)
+        assert weight.sum().item() == pytest.approx(sigma * np.sqrt(2.0 * np.pi), rel=1e-6)
+        shift = (weight * (edges.mean(dim=1) - center)).sum() / weight.sum()
+        # The growing width of the pixels moves a centre of gravity by this much at most.
+        assert abs(shift.item()) < 1e-4
+
+    def test_rows_are_sorted_int64(self, operator):
+        edges, grid = order()
+        rows, cols, _ = operator(grid, edges)
+        assert rows.dtype == cols.dtype == torch.int64
+        assert (rows.diff() >= 0).all()
+        assert torch.equal(rows.unique(), torch.arange(len(edges)))
+
+    @pytest.mark.parametrize(
+        ("edges", "message"),
+        [
+            ([[8000.0, 8001.0]], "inside the grid.*margin"),
+            ([[8501.0, 9000.0]], "inside the grid.*margin"),
+            ([[8501.1, 8501.0]], "lower < upper"),
+            ([8501.0, 8502.0], "shape"),
+            ([[8501.0, float("nan")]], "lower < upper"),
+        ],
+    )
+    def test_bad_edges(self, operator, edges, message):
+        _, grid = order()
+        with pytest.raises(ValueError, match=message):
+            operator(grid, tensor(edges))
+
+
+def test_batch_is_a_loop():
+    edges, grid = order()
+    flux = tensor(np.random.default_rng(5).normal(size=(2, 3, len(grid))))
+    matrix = pixel_response(grid, edges, tensor([0.06]))
+    out = observe(matrix, flux, edges)
+    assert out.shape == (2, 3, len(edges))
+    torch.testing.assert_close(out[1, 2], observe(matrix, flux[1, 2], edges), rtol=1e-13, atol=1e-14)
+
+
+def test_dtype_and_device_follow(device):
+    edges, grid = (values.to(device) for values in order())
+    for matrix in (pixel_overlap(grid, edges), pixel_response(grid, edges, tensor([0.06]).to(device))):
+        out = observe(matrix, torch.ones(len(grid), device=device), edges)
+        assert out.dtype == torch.float32
+        assert out.device.type == device.type
+        np.testing.assert_allclose(out.cpu().numpy(), 1.0, atol=1e-5)

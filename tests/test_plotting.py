@@ -1,0 +1,266 @@
+"""What the figures show, read back from their artists, and that files are written whole."""
+
+from types import SimpleNamespace
+
+import astropy.units as u
+import matplotlib
+import numpy as np
+import pytest
+from astropy.nddata import StdDevUncertainty
+from astropy.table import QTable
+from matplotlib import pyplot as plt
+from specutils import Spectrum
+
+from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.plotting import plot_fit, plot_template, save_figure
+
+matplotlib.use("agg")
+
+N_PIX = 400
+CENTERS = np.array([5003.0, 5003.4, 5003.9, 5009.0])
+VELOCITY = -30.0
+FACTOR = np.sqrt((1 + VELOCITY / 299792.458) / (1 - VELOCITY / 299792.458))
+FLUX_UNIT = u.Unit("erg / (s cm2 AA)")
+# ignored by the fit: two neighbours and a lone one
+IGNORED = np.isin(np.arange(N_PIX), [50, 51, 300])
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    def show(*args, **kwargs):
+        raise AssertionError("a library must not open windows")
+
+    monkeypatch.setattr(plt, "show", show)
+    yield
+    plt.close("all")
+
+
+def make_template(scale=3e-14):
+    model = VoigtForest1D(
+        x_0=CENTERS * u.AA,
+        strength=[0.1, 0.05, 0.08, 0.01] * u.AA,
+        fwhm_G=[0.06] * 4 * u.AA,
+        fwhm_L=[0.01] * 4 * u.AA,
+        continuum=[scale, 0.2 * scale] * FLUX_UNIT,
+        continuum_domain=(4999, 5012) * u.AA,
+    )
+    lines = QTable({"line_center": model.x_0.quantity, "depth": [0.7, 0.5, 0.6, 0.1], "component": ["star"] * 4})
+    return SimpleNamespace(
+        model=model, lines=lines, fit_info={"rms": 0.0012}, meta={"frame": "rest"}, coverage=[4999, 5012] * u.AA
+    )
+
+
+def make_fit(*, axis=None, uncertainty=True, medium="vacuum", telluric=True):
+    axis = np.linspace(5000, 5011, N_PIX) * u.AA if axis is None else axis
+    rng = np.random.default_rng(1)
+    template = make_template()
+    wave = axis.to_value(u.AA, u.spectral())
+    model = template.model
+    star = model.transmission(wave / FACTOR, *(getattr(model, name).value for name in model.param_names[:4]))
+    sky = 1 - 0.2 * np.exp(-0.5 * ((wave - 5007) / 0.1) ** 2) if telluric else np.ones(N_PIX)
+    level = 2e-14 * (1 + 0.01 * (wave - 5005))
+    sigma = 1e-16 * np.linspace(1, 2, N_PIX)
+    data = star * sky * level + sigma * rng.standard_normal(N_PIX)
+    data[51], data[300] = np.nan, 1e-10
+    residual = np.where(IGNORED, np.nan, data - star * sky * level)
+
+    def spectrum(values, unit=FLUX_UNIT, **kwargs):
+        return Spectrum(flux=values * unit, spectral_axis=axis, meta={"wavelength_medium": medium}, **kwargs)
+
+    components = {"star": spectrum(star, u.one), "continuum": spectrum(level)}
+    if telluric:
+        components["telluric"] = spectrum(sky, u.one)
+    return SimpleNamespace(
+        observed=spectrum(data, uncertainty=StdDevUncertainty(sigma) if uncertainty else None, mask=IGNORED),
+        template=template,
+        telluric=None,
+        lines=template.lines,
+        model_spectrum=spectrum(star * sky * level),
+        residual=spectrum(residual),
+        components=components,
+        parameters=QTable(
+            {"name": ["radial_velocity", "vsini"], "value": [VELOCITY, 2.5], "std": [0.012, 0.3],
+             "unit": ["km / s"] * 2, "fixed": [False] * 2}
+        ),
+        fit_info={"rms": 0.0042, "chi2": 412.0, "dof": 397},
+    )  # fmt: skip
+
+
+def line_of(ax, label):
+    (line,) = (line for line in ax.lines if line.get_label() == label)
+    return line.get_ydata()
+
+
+def shaded_spans(ax):
+    """Lower and upper bounds of the shaded parts."""
+    spans = [p for p in ax.patches if p.get_facecolor()[:3] == pytest.approx(matplotlib.colors.to_rgb("0.88"))]
+    return np.array([(p.get_x(), p.get_x() + p.get_width()) for p in spans])
+
+
+def test_fit_shows_data_model_and_parts():
+    fit = make_fit()
+    axes = plot_fit(fit)
+    assert axes.shape == (3,)
+    top = axes[0]
+    np.testing.assert_array_equal(np.isnan(line_of(top, "data")), IGNORED)
+    np.testing.assert_allclose(line_of(top, "data")[~IGNORED], fit.observed.flux.value[~IGNORED])
+    np.testing.assert_allclose(line_of(top, "model"), fit.model_spectrum.flux.value)
+    level = fit.components["continuum"].flux.value
+    np.testing.assert_allclose(line_of(top, "continuum"), level)
+    np.testing.assert_allclose(line_of(top, "telluric"), level * fit.components["telluric"].flux.value)
+    # the wild value of an ignored pixel does not set the scale
+    assert top.get_ylim()[1] < 3e-14
+    assert [text.get_text() for text in top.get_legend().get_texts()] == ["data", "continuum", "telluric", "model"]
+
+
+def test_fit_residual_in_standard_deviations():
+    fit = make_fit()
+    middle = plot_fit(fit)[1]
+    expected = fit.residual.flux.value / fit.observed.uncertainty.array
+    shown = middle.lines[-1].get_ydata()
+    np.testing.assert_allclose(shown[~IGNORED], expected[~IGNORED])
+    assert np.isnan(shown[IGNORED]).all()
+    assert "sigma" in middle.get_ylabel()
+    low, high = middle.get_ylim()
+    assert -low == high and 2 < high < 6
+
+
+def test_fit_residual_in_per_cent_without_uncertainty():
+    fit = make_fit(uncertainty=False)
+    middle = plot_fit(fit)[1]
+    expected = 100 * fit.residual.flux.value / fit.components["continuum"].flux.value
+    np.testing.assert_allclose(middle.lines[-1].get_ydata()[~IGNORED], expected[~IGNORED])
+    assert "%" in middle.get_ylabel()
+
+
+def test_fit_shades_ignored_pixels():
+    top = plot_fit(make_fit())[0]
+    spans = shaded_spans(top)
+    step = 11 / (N_PIX - 1)
+    expected = 5000 + step * np.array([[49.5, 51.5], [299.5, 300.5]])
+    np.testing.assert_allclose(spans, expected, rtol=1e-9)
+
+
+def test_fit_title_tells_the_numbers():
+    title = plot_fit(make_fit())[0].get_title(loc="left")
+    for text in ("RV −30.000 ± 0.012 km/s", "2.50 ± 0.30 km/s", "rms 0.42 %", "1.04"):
+        assert text in title
+
+
+def test_zoom_holds_the_lines_and_the_moved_native_star():
+    fit = make_fit()
+    zoom = plot_fit(fit)[2]
+    low, high = zoom.get_xlim()
+    moved = CENTERS * FACTOR
+    assert low < moved[0] and moved[2] < high
+    (native,) = (line for line in zoom.lines if "native" in line.get_label())
+    # the deepest point of the native star is its first line, half a velocity step of the drawing at most away
+    deepest = native.get_xdata()[np.argmin(native.get_ydata())]
+    assert deepest == pytest.approx(moved[0], abs=2 * (high - low) / 4000)
+    marks = np.concatenate(
+        [[segment[0, 0] for segment in c.get_segments()] for c in zoom.collections[-2:] if len(c.get_segments())]
+    )
+    np.testing.assert_allclose(marks, moved[(moved > low) & (moved < high)], rtol=1e-12)
+    assert zoom.get_ylim()[1] < 3e-14
+
+
+@pytest.mark.parametrize(
+    ("axis", "medium", "label"),
+    [
+        (None, "vacuum", "Vacuum wavelength ["),
+        (None, "air", "Air wavelength ["),
+        (np.linspace(501.1, 500.0, N_PIX) * u.nm, "vacuum", "Vacuum wavelength [$\\mathrm{nm}$]"),
+        (np.linspace(599.58, 598.27, N_PIX) * u.THz, "vacuum", "Frequency [$\\mathrm{THz}$]"),
+    ],
+)
+def test_axes_say_unit_and_medium(axis, medium, label):
+    axes = plot_fit(make_fit(axis=axis, medium=medium))
+    for ax in axes[1:]:
+        assert ax.get_xlabel().startswith(label)
+    assert "erg" in axes[0].get_ylabel() and "10^{-15}" in axes[0].get_ylabel()
+    low, high = axes[2].get_xlim()
+    assert low < high
+    # the lines are in the zoom, whatever the direction and the unit of the axis
+    unit = u.AA if axis is None else axis.unit
+    moved = (CENTERS[:3] * FACTOR * u.AA).to_value(unit, u.spectral())
+    assert ((low < moved) & (moved < high)).all()
+
+
+def test_fit_without_telluric_and_star():
+    fit = make_fit(telluric=False)
+    fit.template = None
+    fit.lines = fit.lines[:0]
+    fit.parameters = fit.parameters[:0]
+    axes = plot_fit(fit)
+    assert "telluric" not in [line.get_label() for line in axes[0].lines]
+    assert axes[0].get_title(loc="left").startswith("rms")
+
+
+def test_given_axes_are_used_alone():
+    figure, ax = plt.subplots()
+    assert plot_fit(make_fit(), ax=ax) is ax
+    assert plot_template(make_template(), ax=ax) is ax
+    assert plt.get_fignums() == [figure.number]
+    assert figure.axes == [ax]
+
+
+def test_template_is_the_model():
+    template = make_template()
+    ax = plot_template(template)
+    for panel in ax.figure.axes:
+        (flux,) = (line for line in panel.lines if line.get_label() == "template")
+        wave = flux.get_xdata()
+        np.testing.assert_allclose(flux.get_ydata(), template.model(wave * u.AA).value, rtol=1e-12)
+        continuum = 3e-14 * (1 + 0.2 * (2 * (wave - 4999) / 13 - 1))
+        np.testing.assert_allclose(line_of(panel, "continuum"), continuum, rtol=1e-9)
+        assert "Vacuum wavelength" in panel.get_xlabel()
+    np.testing.assert_allclose(ax.get_xlim(), [4999, 5012])
+    # narrow lines are sampled: the deepest pixel is as deep as the line
+    assert line_of(ax, "template").min() == pytest.approx(template.model(CENTERS[:1] * u.AA).value[0], rel=0.03)
+    assert "4 lines" in ax.get_title(loc="left") and "0.12 %" in ax.get_title(loc="left")
+
+
+def test_transmission_has_no_flux_unit():
+    template = make_template()
+    template.model = VoigtForest1D(*(getattr(template.model, name) for name in template.model.param_names[:4]))
+    assert plot_template(template).get_ylabel() == "Flux"
+
+
+def test_tick_labels_match_the_power_in_the_label():
+    ax = plot_template(make_template())
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    shown = [float(ax.yaxis.get_major_formatter()(tick, None)) for tick in ticks]
+    assert "10^{-15}" in ax.get_ylabel()
+    np.testing.assert_allclose(shown, np.array(ticks) * 1e15, rtol=1e-5, atol=1e-9)
+
+
+def test_save_figure(tmp_path):
+    figure = plot_template(make_template()).figure
+    path = tmp_path / "a.png"
+    assert save_figure(figure, path) == path
+    assert path.read_bytes().startswith(b"\x89PNG")
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        save_figure(figure, path)
+    assert path.read_bytes() == b"old"
+    save_figure(figure, str(path), overwrite=True)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"must end in one of .*'pdf'.*got 'a.xyz'"):
+        save_figure(figure, tmp_path / "a.xyz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_save_figure_is_all_or_nothing(tmp_path, monkeypatch):
+    figure = plt.figure()
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def interrupted(target, **kwargs):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_figure(figure, path, overwrite=True)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]

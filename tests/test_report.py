@@ -1,0 +1,55 @@
+"""Texts for the terminal."""
+
+import astropy.units as u
+import pytest
+from astropy.table import QTable
+
+from specutils_blase.report import describe_lines, format_pairs, format_table, with_error
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (-9.25371, 0.0123, "-9.254 ± 0.012"),
+        (2.2, 0.4, "2.20 ± 0.40"),
+        (0.0, 0.012, "0.000 ± 0.012"),
+        (90512.3, 41.7, "90512 ± 42"),
+        (90512.3, 4170.0, "90512 ± 4170"),
+        (0.0012345, 0.000098, "0.001234 ± 0.000098"),
+        (1.65023e-14, 2.1e-17, "(1.6502 ± 0.0021)e-14"),
+        (1e-14, 3e-14, "(1.0 ± 3.0)e-14"),  # an error that is larger than its value
+        (7.25, 0.0, "7.25"),
+        (7.25, float("nan"), "7.25"),
+        (55000.0, float("inf"), "55000"),
+    ],
+)
+def test_with_error(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_with_error_and_unit():
+    assert with_error(-9.25371, 0.0123, "km / s") == "-9.254 ± 0.012 km / s"
+
+
+def test_columns_are_aligned():
+    text = format_table([("name", "value"), ("radial_velocity", 1), ("x", 12.5)])
+    assert text.splitlines() == ["  name             value", "  radial_velocity      1", "  x                 12.5"]
+    assert format_pairs({"a": 1, "long": "two"}).splitlines() == ["  a     1", "  long  two"]
+
+
+def test_lines_by_depth_and_wavelength():
+    lines = QTable(
+        {
+            "line_center": [5003.0, 5001.0, 5002.0] * u.AA,
+            "depth": [0.3, 0.2, 0.1],
+            "equivalent_width": [0.03, 0.02, 0.01] * u.AA,
+            "equivalent_width_err": [0.001, 0.001, 0.001] * u.AA,
+            "component": ["star", "star", "telluric"],
+        }
+    )
+    text = describe_lines(lines, n_shown=2).splitlines()
+    assert text[0] == "  lines  2 star, 1 telluric"
+    assert text[1] == "  range  5001.00 to 5003.00 Angstrom, vacuum"
+    assert [row.split()[0] for row in text[3:]] == ["5001.000", "5003.000"]
+    assert "30.0 ± 1.0" in text[4]
+    assert describe_lines(lines[:0]).splitlines()[0] == "  lines  none"
