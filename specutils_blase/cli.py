@@ -126,12 +126,13 @@ def _fit(options):
     speed = u.km / u.s
     telluric = [LineTemplate.read(path) for path in options.telluric or ()]
     template = None if options.template is None else LineTemplate.read(options.template)
-    lsf = ResolvingPower(options.lsf, free=True) if options.free_lsf and options.lsf is not None else options.lsf
+    if options.free_lsf and options.lsf is None:
+        raise ValueError("--lsf must be a number to be free, got none; give --lsf a number or drop --free-lsf")
     fit = fit_spectrum(
         _read_with(options, options.order),
         template,
         telluric=telluric[0] if len(telluric) == 1 else telluric or None,
-        lsf=lsf,
+        lsf=ResolvingPower(options.lsf, free=True) if options.free_lsf else options.lsf,
         radial_velocity=None if options.rv is None else options.rv * speed,
         vsini=None if options.vsini is None else options.vsini * speed,
         limb_darkening=options.limb_darkening,
@@ -340,16 +341,20 @@ def _add_fit(commands, parents):
     fit.add_argument("template", metavar="TEMPLATE", nargs="?", help="of the star; none: tellurics alone")
     fit.add_argument("-o", "--output", required=True, metavar="ASDF", help="the fit")
     fit.add_argument("--telluric", nargs="+", metavar="T", help="templates of the sky, one per species")
-    fit.add_argument("--lsf", type=float, metavar="R", help="resolving power (default: pixels only)")
+    fit.add_argument("--lsf", type=_resolving_power, default=55_000.0, metavar="R", help="or none (default: 55000)")
     fit.add_argument("--free-lsf", action="store_true", help="fit the resolving power")
     fit.add_argument("--rv", type=float, metavar="KM/S", help="where to start (default: cross-correlation)")
-    fit.add_argument("--vsini", type=float, metavar="KM/S", help="where to start (default: no rotation)")
+    fit.add_argument("--vsini", type=float, metavar="KM/S", help="where to start (default: a scan)")
     fit.add_argument("--limb-darkening", type=float, default=0.6, metavar="E", help="linear (default: 0.6)")
     fit.add_argument("--free", nargs="*", choices=FREE, default=["strength"], help="of every line (default: strength)")
     fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
     fit.add_argument("--plot", metavar="PNG", help="draw the fit")
     fit.set_defaults(run=_fit)
+
+
+def _resolving_power(text):
+    return None if text == "none" else float(text)
 
 
 def _count(smallest):

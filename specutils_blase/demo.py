@@ -7,7 +7,7 @@ from astropy import units as u
 from astropy.table import QTable
 
 from specutils_blase.cloning import clone_spectrum
-from specutils_blase.fitting import SpectrumFit, fit_spectrum
+from specutils_blase.fitting import GaussianPrior, SpectrumFit, fit_spectrum
 from specutils_blase.lines import BLENDED
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.simulation import (
@@ -34,10 +34,8 @@ __all__ = [
 
 TEFF = 4700 * u.K
 RESOLVING_POWER = 55_000.0
-# Where every fit starts its rotation [km/s].
-VSINI_GUESS = 5.0
-# How far the true stars are from their template: the standard deviation of ln strength that the prior assumes.
-STRENGTH_SCATTER = 0.3
+# How far the true stars are from their template, and how far the fit believes they are.
+PRIOR = GaussianPrior(strength=0.3)
 # The table of lines shows this many.
 SHOWN_LINES = 12
 
@@ -115,7 +113,7 @@ def recover(star, sky, seed, progress=None):
     Recovery
     """
     rng = np.random.default_rng(seed)
-    true_star = scatter_lines(star.model, rng, strength=STRENGTH_SCATTER)
+    true_star = scatter_lines(star.model, rng, strength=PRIOR.strength)
     order = simulate_order(
         true_star,
         sky.model,
@@ -130,9 +128,9 @@ def recover(star, sky, seed, progress=None):
         star,
         telluric=sky,
         lsf=RESOLVING_POWER,
-        vsini=VSINI_GUESS * u.km / u.s,
         continuum_degree=len(order.truth["continuum"]) - 1,
         free={"star": ("strength",), "telluric": ()},
+        prior=PRIOR,
         progress=progress,
     )
     return Recovery(order, true_star, fit, _compare_parameters(fit, order.truth), _compare_lines(fit, true_star))
@@ -239,11 +237,10 @@ def _describe_clone(cloned):
 
 
 def _compare_parameters(fit, truth):
-    names = {"telluric_scale_0": "telluric_scale"}
     values = {**truth, **{f"continuum_{k}": c for k, c in enumerate(truth["continuum"])}}
     rows = []
     for name, value, std, unit, fixed in fit.parameters.iterrows("name", "value", "std", "unit", "fixed"):
-        injected = values.get(names.get(name, name))
+        injected = values.get(name)
         if injected is not None and not fixed:
             rows.append((name, injected, value, std, (value - injected) / std, unit))
     return QTable(rows=rows, names=("name", "injected", "recovered", "std", "pull", "unit"))

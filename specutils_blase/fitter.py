@@ -13,6 +13,8 @@ __all__ = ["SparseLineFitter"]
 
 # parameter of the model -> rows of the solver's layout
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
+# Standard deviations of the weak prior that keeps what the data do not know where it started.
+_WEAK = np.array([2.0, 1.0, 1.0, 1.0])
 # Couplings of each line with this many neighbours are exact.
 _NEIGHBOURS = 64
 
@@ -23,6 +25,8 @@ class SparseLineFitter(Fitter):
 
     After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
     ``dof``, ``n_iterations``, ``n_lines``.  Strengths and widths are fitted as logarithms: they keep their sign.
+    What the data do not know stays where it started, held by a weak Gaussian prior: 2 in ln strength, 1 in ln of the
+    widths, and half the sum of the widths for the centre (standard deviations).
 
     Examples
     --------
@@ -46,7 +50,7 @@ class SparseLineFitter(Fitter):
         self.fit_info = {}
 
     @fitter_unit_support
-    def __call__(self, model, x, y, z=None, weights=None, *, maxiter=100, acc=1e-6, inplace=False):
+    def __call__(self, model, x, y, z=None, weights=None, *, maxiter=100, acc=1e-5, inplace=False):
         """
         Fit a `VoigtForest1D` to data.
 
@@ -120,7 +124,7 @@ def _data(x, y, weights):
 def _problem(model, x, y, weights):
     """The least-squares problem of a model without units, and the order that sorts its lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
-    from specutils_blase.solvers.lines import LineLayout, Lines, SampledLines
+    from specutils_blase.solvers.lines import LineLayout, Lines, QuadraticPenalty, SampledLines
 
     center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
                                         for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
@@ -131,13 +135,15 @@ def _problem(model, x, y, weights):
     lines = Lines(center[order], strength[order], fwhm_G[order] / FWHM_PER_SIGMA, fwhm_L[order] / 2.0)
     free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows)
     layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, FWHM_PER_SIGMA))
+    local = layout.pack()
+    penalty = QuadraticPenalty(local, np.broadcast_to(_WEAK[list(layout.free)] ** -2.0, local.shape))
     continuum = model.continuum_basis(x)
     coefficients = np.ravel(model.continuum.value)
     fixed = bool(model.fixed["continuum"])
     problem = SampledLines(
         x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
         form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=_NEIGHBOURS,
-        coefficients=None if fixed else coefficients,
+        coefficients=None if fixed else coefficients, penalty=penalty,
     )  # fmt: skip
     return problem, order
 
@@ -165,12 +171,14 @@ def _limits(model, lines, fwhm_per_sigma):
 def _store(model, problem, theta, order, scale):
     """Write values and standard deviations into the model, in its own order of lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
-    from specutils_blase.solvers.lines import definite_factor, line_covariance
+    from specutils_blase.solvers.lines import definite_factor, felt_lines, line_covariance
 
     local, coefficients = problem.split(theta)
     lines = problem.layout.unpack(local)
-    inverse = definite_factor(problem.linearize(theta)[1], 0.0).inverse()
-    std = np.sqrt(scale * np.einsum("jaa->ja", line_covariance(inverse, problem.layout)))
+    _, matrix = problem.linearize(theta)
+    inverse = definite_factor(matrix, 0.0).inverse()
+    covariance = line_covariance(inverse, problem.layout, felt_lines(matrix, problem.layout))
+    std = np.sqrt(scale * np.einsum("jaa->ja", covariance))
     back = np.argsort(order)
     values = {
         "strength": (lines.strength, np.abs(lines.strength) * std[:, 0]),

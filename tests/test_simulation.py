@@ -3,10 +3,12 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import torch
 from astropy.modeling.models import Voigt1D
 from scipy.special import erf
 
 from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.nn import ForwardModel, Instrument, LineForest
 from specutils_blase.simulation import equivalent_width, scatter_lines, simulate_order, simulate_star, simulate_telluric
 
 C = 299792.458
@@ -20,6 +22,11 @@ def forest(strength=0.05, fwhm_gauss=0.1, fwhm_lorentz=0.02, center=CENTER):
     columns = np.atleast_1d(center), strength, fwhm_gauss, fwhm_lorentz
     center, strength, gauss, lorentz = (np.broadcast_to(c, np.shape(columns[0])) * u.AA for c in columns)
     return VoigtForest1D(x_0=center, strength=strength, fwhm_G=gauss, fwhm_L=lorentz, tolerance=TOLERANCE)
+
+
+def line_forest(model):
+    center, strength, gauss, lorentz = (getattr(model, name).value for name in model.param_names[:4])
+    return LineForest(center, strength, sigma=gauss / FWHM_PER_SIGMA, gamma=lorentz / 2)
 
 
 def flat_order(star, telluric=None, **kwargs):
@@ -196,3 +203,26 @@ def test_scatter_lines():
         assert change.std() == pytest.approx(expected, rel=0.06)
     assert not np.shares_memory(model.strength.value, changed.strength.value)
     assert changed.continuum_domain is not None and changed.teff == model.teff
+
+
+def test_agrees_with_the_forward_model_of_the_package():
+    # two chains that share the profiles alone: Fourier transforms and splines here, sparse matrices there
+    star, sky = simulate_star(1).model, simulate_telluric(2).model
+    velocity, vsini, scale = -20.0, 6.0, 1.3
+    order = simulate_order(
+        star, sky, seed=0, radial_velocity=velocity * KMS, vsini=vsini * KMS, telluric_scale=scale, n_pix=1024
+    )
+    edges = order.noiseless.spectral_axis.bin_edges.to_value(u.AA)
+    instrument = Instrument(torch.tensor(np.stack([edges[:-1], edges[1:]], axis=1)), resolving_power=55_000.0)
+    model = ForwardModel(
+        line_forest(star),
+        instrument,
+        telluric=line_forest(sky),
+        radial_velocity=velocity,
+        vsini=vsini,
+        continuum=order.truth["continuum"],
+    )
+    with torch.no_grad():
+        model.telluric_log_scale.fill_(np.log(scale))
+        flux = model().numpy()
+    np.testing.assert_allclose(flux, order.noiseless.flux.value, rtol=3e-6)

@@ -12,6 +12,10 @@ NOT_CONVERGED = "not_converged"
 STALLED = "stalled"
 # Least Marquardt scale of a line's parameters, as a share of the one its line feels most.
 INSENSITIVE = 1e-2
+# Neighbours move each other: a group whose cost rises by less than this share has not been harmed.
+TOLERATED = 1e-2
+# Least curvature of any parameter, as a share of the largest in the problem.
+UNFELT = 1e-16
 # Curvature, in units of its own, that keeps a parameter at its limit.
 FENCE = 1e8
 
@@ -105,15 +109,17 @@ class _Damping:
         local, glob = diagonal[: len(self.group) * self.q].reshape(-1, self.q), diagonal[len(self.group) * self.q :]
         # a parameter that its line hardly feels is damped as if it were felt a little
         scale = np.maximum(local, INSENSITIVE * local.max(axis=1, initial=0.0, keepdims=True))
-        return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob]) + self.ridge
+        # and one that no datum feels, as a line whose window has shrunk between two pixels, must not make it singular
+        floor = max(self.ridge, UNFELT * float(diagonal.max(initial=0.0)))
+        return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob]) + floor
 
     def update(self, bad):
         """More damping for the groups in `bad`, less for the others."""
         self.local = np.clip(np.where(bad, 6.0 * np.maximum(self.local, 1e-3), self.local / 4.0), 1e-9, 1e4)
 
-    def raise_all(self, bad):
-        """After a step that helped nobody."""
-        bad = bad if bad.any() else np.ones_like(bad)
+    def after_failure(self, bad, attempt):
+        """More damping where a step hurt, and in ever wider surroundings: the cause may be a broad line next door."""
+        bad = np.convolve(bad, np.ones(2 ** (attempt + 1) + 1), mode="same") > 0.5 if bad.any() else np.ones_like(bad)
         self.local = np.where(bad, np.clip(8.0 * self.local, 1e-3, 1e9), self.local)
         self.glob = min(8.0 * max(self.glob, 1e-4), 1e9)
 
@@ -124,15 +130,15 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
     blocked = problem.blocked(theta, gradient)
     gradient = np.where(blocked, 0.0, gradient)
     fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0)
-    for _ in range(12):
+    for attempt in range(12):
         factor = matrix.factor(damping(diagonal) + fence)
         if factor is None:
-            damping.raise_all(np.ones(len(costs), dtype=bool))
+            damping.after_failure(np.ones(len(costs), dtype=bool), attempt)
             continue
         step = -factor.solve(gradient)
         trial = problem.move(theta, step)
         new = problem.cost(trial)
-        bad = new > costs * (1.0 + 1e-6)
+        bad = new > costs * (1.0 + TOLERATED)
         if bad.any() and not bad.all():
             # take the step back where it hurt, and see which of the two is better
             n_local = len(damping.group) * damping.q
@@ -145,5 +151,5 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
             damping.update(bad)
             damping.glob = max(damping.glob / 4.0, 1e-12)
             return trial, new
-        damping.raise_all(bad)
+        damping.after_failure(bad, attempt)
     return theta, costs

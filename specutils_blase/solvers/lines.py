@@ -12,7 +12,7 @@ from ..functional.compiled import FAST
 from ..functional.continuum import continuum_basis
 from .banded import assemble, near_windows
 
-__all__ = ["STRENGTH", "SIGMA", "GAMMA", "CENTER", "Lines", "LineLayout", "QuadraticPenalty", "SampledLines"]
+__all__ = ["STRENGTH", "SIGMA", "GAMMA", "CENTER", "Lines", "LineLayout", "QuadraticPenalty", "AbsolutePenalty", "SampledLines"]
 
 STRENGTH, SIGMA, GAMMA, CENTER = range(4)
 # Longest steps of one iteration: a factor e in strength and widths, half a line width in the centre.
@@ -22,6 +22,8 @@ MAX_CENTER_STEP = 0.5
 DERIVATIVE_TOLERANCE = 1e-3
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
+# Width of the round bottom of an L1 penalty.
+ROUNDING = 1e-3
 # A product-form line may not absorb more than this.
 MAX_DEPTH = 1.0 - 1e-6
 
@@ -158,6 +160,29 @@ class QuadraticPenalty:
     def curvature(self, theta):
         """Per parameter."""
         return self.precision
+
+
+@dataclass(frozen=True)
+class AbsolutePenalty:
+    """Sum of precision |theta - mean|, rounded off within ROUNDING of the mean; shapes of theta."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+    def _length(self, theta):
+        return np.sqrt((theta - self.mean) ** 2 + ROUNDING**2)
+
+    def cost(self, theta):
+        """Per parameter."""
+        return self.precision * (self._length(theta) - ROUNDING)
+
+    def gradient(self, theta):
+        """Per parameter."""
+        return self.precision * (theta - self.mean) / self._length(theta)
+
+    def curvature(self, theta):
+        """Per parameter: of the parabola that touches the penalty from above (iteratively reweighted squares)."""
+        return self.precision / self._length(theta)
 
 
 @njit(**FAST)
@@ -307,13 +332,15 @@ def with_penalty(gradient, matrix, penalty, local):
     return gradient, matrix
 
 
-def line_covariance(inverse, layout):
+def line_covariance(inverse, layout, felt=True):
     """Covariance of every line's own parameters from the inverse of the normal matrix.
 
     Parameters
     ----------
     inverse : BorderedBanded
     layout : LineLayout
+    felt : ndarray of bool, shape (n_lines,), optional
+        False for lines of which no datum knows: their variances are infinite.
 
     Returns
     -------
@@ -326,10 +353,16 @@ def line_covariance(inverse, layout):
     for a, row in enumerate(layout.free):
         for b, column in enumerate(layout.free[a:], start=a):
             out[:, row, column] = out[:, column, row] = band[:, a, b - a]
+        out[~np.broadcast_to(felt, n), row, row] = np.inf
     width = layout.start.width
     out[:, CENTER] *= width[:, None]
     out[:, :, CENTER] *= width[:, None]
     return out
+
+
+def felt_lines(matrix, layout):
+    """False for lines of which no datum knows, shape (n_lines,)."""
+    return matrix.band[:, 0].reshape(layout.shape).any(axis=1)
 
 
 def blended_lines(inverse, layout, threshold=0.7):

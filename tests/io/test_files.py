@@ -170,10 +170,10 @@ def test_truncated_file(content, template, tmp_path):
     tree_end = content.index(b"\n...\n")
     block = content.rindex(b"\xd3BLK")
     cuts = [5, 20, 300, tree_end // 2, tree_end, tree_end + 6, tree_end + 30, tree_end + 500, block - 1, block + 2,
-            block + 10, block + 54, blocks_end - 1, blocks_end + 30, len(content) - 5]  # fmt: skip
+            block + 10, block + 54, blocks_end - 1, blocks_end + 3, blocks_end + 30, len(content) - 5]  # fmt: skip
     for cut in cuts:
         path.write_bytes(content[:cut])
-        with pytest.raises(ValueError, match=r"t\.asdf is truncated or damaged \(.+\); write it again or fetch"):
+        with pytest.raises(ValueError, match=r"t\.asdf is truncated or damaged \(.*(end|End).*\); write it again or"):
             LineTemplate.read(path)
     path.write_bytes(content[:blocks_end])  # the index is optional: nothing of the content is missing
     assert_same(template, LineTemplate.read(path))
@@ -183,7 +183,7 @@ def test_flipped_bit_in_an_array(content, tmp_path):
     position = content.index(b"\xd3BLK") + 80
     path = tmp_path / "t.asdf"
     path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-    with pytest.raises(ValueError, match="truncated or damaged.*checksum"):
+    with pytest.raises(ValueError, match=r"t\.asdf is truncated or damaged"):
         LineTemplate.read(path)
 
 
@@ -257,7 +257,9 @@ def test_newer_file_names_both_versions(old, new, message, damaged):
 
 def test_file_of_newer_asdf(damaged):
     with pytest.raises(ValueError, match="quantity-1.99.0 from newer versions of asdf or asdf-astropy.*update"):
-        LineTemplate.read(damaged("unit/quantity-1.3.0", "unit/quantity-1.99.0"))
+        LineTemplate.read(damaged("unit/quantity-1.1.0", "unit/quantity-1.99.0"))
+    with pytest.raises(ValueError, match="standard 1.99.0 from newer versions of asdf or asdf-astropy.*update"):
+        LineTemplate.read(damaged("ASDF_STANDARD 1.5.0", "ASDF_STANDARD 1.99.0"))
 
 
 def test_newer_package_with_the_same_format_is_read_quietly(damaged, template):

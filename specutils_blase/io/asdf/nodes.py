@@ -211,9 +211,10 @@ def table_from_node(node):
     QTable
     """
     table = node["table"]
-    for name, info in node["columns"].items():
-        for key, text in info.items():
-            setattr(table[name].info, key, text)
+    for name in table.colnames:
+        info = node["columns"].get(name, {})
+        for key in _COLUMN_INFO:  # also the missing ones, which some versions of asdf fill with ""
+            setattr(table[name].info, key, info.get(key))
     table.meta.update(meta_from_node(node["meta"]))
     return table
 

@@ -1,0 +1,313 @@
+"""From a spectrum and templates to the least-squares problem of `fit_spectrum`: grid, starting point, priors."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+
+from specutils_blase.errors import CoverageError, explain
+from specutils_blase.functional.compiled import half_width
+from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from specutils_blase.instrument import BandedLSF
+from specutils_blase.solvers.lines import AbsolutePenalty, LineLayout, Lines, QuadraticPenalty, continuum_columns
+from specutils_blase.solvers.observed import (
+    STAR,
+    Globals,
+    ObservedLines,
+    Scene,
+    banded_response,
+    convolve,
+    line_depth,
+    relativistic_factor,
+    rotation_weights,
+    uniform_grid,
+)
+from specutils_blase.template import LineTemplate
+
+__all__ = ["Setup", "line_priors", "velocity_and_rotation"]
+
+# The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
+LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
+# The grid reaches this far beyond the pixels [km/s], besides the line spread function.
+MARGIN = 60.0
+# Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
+SEARCH_RANGE, SEARCH_STEP = 600.0, 1.0
+ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
+# Precision of a parameter that is not free.
+HELD = 1e12
+
+
+@dataclass(eq=False)
+class Setup:
+    """Everything about a fit that does not depend on its starting point."""
+
+    arrays: object
+    used: slice
+    template: LineTemplate | None
+    tellurics: list
+    scene: Scene
+    scale: float
+    has_sigma: bool
+    free_scale: bool
+    rows: np.ndarray | None = None
+
+    @property
+    def weight(self):
+        """1/sigma of the used pixels in units of `scale`, 0 where ignored."""
+        return self.scene.weight
+
+    @classmethod
+    def build(cls, arrays, template, tellurics, lsf, limb_darkening, continuum_degree):
+        """Choose the pixels, the units of the flux and the grid."""
+        inside = np.flatnonzero(arrays.good)
+        used = slice(inside[0], inside[-1] + 1)
+        good, flux = arrays.good[used], arrays.flux[used]
+        scale = float(np.median(np.abs(flux[good])))
+        if not scale > 0:
+            raise ValueError(explain("observed", "have flux", "zero in most pixels", "check how it was read"))
+        if not (isinstance(continuum_degree, int | np.integer) and 0 <= continuum_degree < np.count_nonzero(good)):
+            raise ValueError(explain("continuum_degree", "be a whole number, not negative and below the number of pixels",
+                                     repr(continuum_degree), "3 is the default"))  # fmt: skip
+        has_sigma = arrays.sigma is not None
+        sigma = arrays.sigma[used] if has_sigma else np.full(good.size, noise_level(flux[good]))
+        weight = np.where(good, scale / sigma, 0.0)
+        edges = np.ascontiguousarray(arrays.edges[used])
+        middle = edges.mean(axis=1)
+        power = None if lsf is None or isinstance(lsf, BandedLSF) else lsf.resolving_power(middle)
+        step = grid_step(power, template)
+        margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
+        grid = uniform_grid(edges.min() * (1 - margin / SPEED_OF_LIGHT), edges.max() * (1 + margin / SPEED_OF_LIGHT), step)
+        matrix = None
+        if isinstance(lsf, BandedLSF):
+            matrix = banded_response(grid, np.ascontiguousarray(arrays.edges), lsf.triplets(), used)
+        scene = Scene(
+            grid=grid, step=step, edges=edges, resolving_power=power, matrix=matrix,
+            basis=continuum_columns(middle, int(continuum_degree), domain=(edges.min(), edges.max())),
+            data=np.where(good, flux / scale, 0.0), weight=weight, species=np.zeros(0, dtype=np.int64),
+            n_species=len(tellurics), limb_darkening=limb_darkening,
+            form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
+        )  # fmt: skip
+        return cls(arrays, used, template, tellurics, scene, scale, has_sigma, bool(getattr(lsf, "free", False)))
+
+    def check_coverage(self, velocity):
+        """Raise unless every template covers the used pixels."""
+        edges = self.scene.edges
+        shift = relativistic_factor(velocity)
+        frames = [("template", self.template, shift)] * (self.template is not None)
+        for name, template, factor in [*frames, *(("telluric", t, 1.0) for t in self.tellurics)]:
+            lower, upper = template.meta["coverage"]
+            need = edges.min() / factor, edges.max() / factor
+            if need[0] < lower * (1 - 1e-9) or need[1] > upper * (1 + 1e-9):
+                raise CoverageError(explain(
+                    name, f"cover the data, {need[0]:.2f} to {need[1]:.2f} Angstrom"
+                    + (f" at rest for {velocity:.1f} km/s" if name == "template" else ""),
+                    f"{lower:.2f} to {upper:.2f} Angstrom", "clone a wider spectrum or choose a window",
+                ))  # fmt: skip
+
+    def joint_lines(self, velocity):
+        """Lines of all templates that are felt in the used pixels, by observed wavelength, their species and rows."""
+        parts, species, rows = [], [], []
+        lower, upper = self.scene.grid[[0, -1]]
+        for k, template in enumerate([self.template, *self.tellurics], start=STAR):
+            if template is None:
+                continue
+            lines = model_lines(template.model)
+            factor = relativistic_factor(velocity) if k == STAR else 1.0
+            reach = half_width(lines.strength, lines.sigma, lines.gamma, 1e-6)
+            felt = (lines.center + reach > lower / factor) & (lines.center - reach < upper / factor)
+            parts.append(lines.take(felt))
+            species.append(np.full(np.count_nonzero(felt), k))
+            rows.append(np.flatnonzero(felt))
+        lines = Lines(*(np.concatenate(a) for a in zip(*parts, strict=True)))
+        species = np.concatenate(species)
+        seen = lines.center * np.where(species == STAR, relativistic_factor(velocity), 1.0)
+        order = np.argsort(seen, kind="stable")
+        return lines.take(order), species[order], np.concatenate(rows)[order]
+
+    def problem(self, velocity, rotation, free, prior):
+        """The `ObservedLines` of a starting point."""
+        lines, species, self.rows = self.joint_lines(velocity)
+        rows = {k: free["star" if k == STAR else "telluric"] for k in np.unique(species)}
+        union = tuple(sorted(set().union(*rows.values()))) if rows else ()
+        lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
+        layout = LineLayout(lines, union, lower, upper)
+        penalty = line_priors(layout, species, rows, prior) if union else None
+        scene = replace(self.scene, species=species)
+        start = Globals(velocity, rotation, 0.0, np.zeros(scene.n_species), np.zeros(0))
+        start = replace(start, continuum=self.first_continuum(replace(scene), lines, start))
+        return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty)
+
+    def first_continuum(self, scene, lines, start):
+        """Weighted linear fit of the continuum to the data over the model, twice: the second time without outliers."""
+        flux = first_flux(scene, lines, start)
+        columns = scene.basis * (scene.response() @ flux)[:, None]
+        weight = scene.weight
+        for _ in range(2):
+            coefficients = np.linalg.lstsq(columns * weight[:, None], scene.data * weight, rcond=None)[0]
+            residual = (scene.data - columns @ coefficients) * scene.weight
+            spread = 5.0 * np.median(np.abs(residual[scene.weight > 0])) / 0.6745
+            weight = np.where(np.abs(residual) < max(spread, 1e-12), scene.weight, 0.0)
+        return coefficients
+
+    def has_data(self, observed):
+        """True for lines with a usable pixel within their width, shape (n_lines,)."""
+        points = self.scene.edges.mean(axis=1)
+        count = np.concatenate([[0], np.cumsum(self.scene.weight > 0)])
+        pixel = np.max(np.diff(self.scene.edges, axis=1))
+        lo = np.searchsorted(points, observed.center - observed.width - pixel)
+        hi = np.searchsorted(points, observed.center + observed.width + pixel)
+        return count[hi] > count[lo]
+
+    def updated_template(self, template, table, rows, info):
+        """`template` with the lines of `table` in its own rows `rows`, sorted again."""
+        model, lines = template.model.copy(), QTable(template.lines, copy=True)
+        values, errors = {}, {}
+        for parameter, column in COLUMNS.items():
+            target = getattr(model, parameter)
+            values[parameter] = target.quantity.to_value(u.AA)
+            errors[parameter] = np.full(model.n_lines, np.nan) if target.std is None else np.array(target.std, dtype=float)
+            values[parameter][rows] = table[column].to_value(u.AA)
+            errors[parameter][rows] = table[f"{column}_err"].to_value(u.AA)
+        for column in set(lines.colnames) & set(table.colnames) - {"line_center_index", "component"}:
+            new = lines[column].copy()
+            new[rows] = table[column]
+            lines[column] = new
+        order = np.argsort(values["x_0"], kind="stable")
+        for parameter in COLUMNS:
+            setattr(model, parameter, values[parameter][order] * u.AA)
+            getattr(model, parameter).std = errors[parameter][order]
+        lines = lines[order]
+        lines.meta["errors"] = "lines of the fit: " + table.meta["errors"]
+        meta = {**template.meta, "error_scale": lines.meta["errors"]}
+        return LineTemplate(model=model, lines=lines, fit_info=info, meta=meta)
+
+
+COLUMNS = {"x_0": "line_center", "strength": "strength", "fwhm_G": "fwhm_gauss", "fwhm_L": "fwhm_lorentz"}
+
+
+def model_lines(model):
+    """Lines of a `VoigtForest1D` [Angstrom], sorted."""
+    center, strength, fwhm_gauss, fwhm_lorentz = (np.array(getattr(model, n).quantity.to_value(u.AA), dtype=float)
+                                                  for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
+    return Lines(center, strength, fwhm_gauss / FWHM_PER_SIGMA, fwhm_lorentz / 2.0).sorted()
+
+
+def noise_level(flux):
+    """Standard deviation of white noise from second differences, robust against lines."""
+    if flux.size < 3:
+        return float(np.std(flux)) or 1.0
+    second = flux[2:] - 2.0 * flux[1:-1] + flux[:-2]
+    return float(1.4826 * np.median(np.abs(second)) / np.sqrt(6.0)) or 1e-6 * float(np.median(np.abs(flux)))
+
+
+def grid_step(power, template):
+    """Spacing of the grid [km/s]: fine enough for the line spread function and for all but the sharpest lines."""
+    limits = [LARGEST_STEP]
+    if power is not None:
+        limits.append(SPEED_OF_LIGHT / power.max() / FWHM_PER_SIGMA / 1.5)
+    if template is not None:
+        lines = model_lines(template.model)
+        limits.append(0.8 * SPEED_OF_LIGHT * float(np.percentile(lines.width / lines.center, 1)))
+    return max(min(limits), SMALLEST_STEP)
+
+
+def line_priors(layout, species, rows, prior):
+    """The penalty on the lines' theta; parameters that are not free for their species are held."""
+    width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
+    scales = np.stack([np.full(len(layout.start), prior.strength), *[np.full(len(layout.start), prior.fwhm)] * 2,
+                       width_scale], axis=1)[:, list(layout.free)]  # fmt: skip
+    held = np.array([[parameter not in rows[k] for parameter in layout.free] for k in species])
+    kind = QuadraticPenalty if prior.quadratic else AbsolutePenalty
+    precision = scales**-2.0 if kind is QuadraticPenalty else 1.0 / scales
+    return kind(layout.pack(), np.where(held, HELD, precision))
+
+
+def first_flux(scene, lines, start):
+    """The star times the tellurics on the grid at a starting point, before the line spread function."""
+    star, sky = scene.species == STAR, scene.species != STAR
+    factor = relativistic_factor(start.velocity)
+    shifted = Lines(*(a[star] * factor for a in lines))
+    kernel = rotation_weights(start.vsini, scene.limb_darkening, scene.step) if star.any() else np.ones(1)
+    flux = convolve(np.exp(-line_depth(scene.grid, shifted, scene.form[0])), kernel)
+    for k in np.unique(scene.species[sky]):
+        flux = flux * np.exp(-line_depth(scene.grid, lines.take(scene.species == k), scene.form[k + 1]))
+    return flux
+
+
+def velocity_and_rotation(setup, velocity, rotation):
+    """Starting velocity and vsini [km/s]; what is None is searched for.
+
+    The search is a cross-correlation with the continuum projected out: for every velocity the chi-square of the
+    broadened template times the best Legendre continuum, on the lines of the template at one width.
+    """
+    if setup.template is None or (velocity is not None and rotation is not None):
+        return velocity or 0.0, rotation or 1.0
+    search = _Search(setup)
+    best = (np.inf, 0.0, ROTATIONS[0])
+    for trial in ROTATIONS if rotation is None else (rotation,):
+        velocities = search.velocities if velocity is None else np.array([velocity])
+        chi2 = search.chi2(velocities, trial)
+        if chi2.size and chi2.min() < best[0]:
+            best = chi2.min(), vertex(velocities, chi2), trial
+    return best[1], best[2]
+
+
+def vertex(x, y):
+    """Minimum of the parabola through the lowest sample and its neighbours."""
+    i = int(np.argmin(y))
+    if not 0 < i < len(x) - 1:
+        return float(x[i])
+    left, mid, right = y[i - 1 : i + 2]
+    curvature = left - 2.0 * mid + right
+    return float(x[i] + 0.5 * (x[i + 1] - x[i]) * ((left - right) / curvature if curvature > 0 else 0.0))
+
+
+class _Search:
+    """Chi-square of the template against velocity and rotation."""
+
+    def __init__(self, setup):
+        scene, self.setup = setup.scene, setup
+        lower, upper = setup.template.meta["coverage"]
+        edges = scene.edges
+        velocities = np.arange(-SEARCH_RANGE, SEARCH_RANGE + 0.5 * SEARCH_STEP, SEARCH_STEP)
+        factor = relativistic_factor(velocities)
+        self.velocities = velocities[(edges.min() / factor >= lower) & (edges.max() / factor <= upper)]
+        reach = (SEARCH_RANGE + 3.0 * ROTATIONS[-1]) / SPEED_OF_LIGHT
+        self.grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), scene.step)
+        lines = model_lines(setup.template.model)
+        near = (lines.center > self.grid[0]) & (lines.center < self.grid[-1])
+        self.star = np.exp(-line_depth(self.grid, lines.take(near), scene.form[0]))
+        middle = edges.mean(axis=1)
+        self.points, self.kernel = np.log(middle), gaussian_kernel(scene)
+        self.sky = np.ones(middle.size)
+        for template, form in zip(setup.tellurics, scene.form[1:], strict=True):
+            depth = line_depth(scene.grid, model_lines(template.model), form)
+            self.sky *= np.interp(middle, scene.grid, convolve(np.exp(-depth), self.kernel))
+
+    def chi2(self, velocities, rotation):
+        """Chi-square at each velocity, shape of `velocities`."""
+        scene = self.setup.scene
+        star = convolve(self.star, rotation_weights(rotation, scene.limb_darkening, scene.step))
+        star = convolve(star, self.kernel)
+        log_grid, weight = np.log(self.grid), scene.weight
+        out = np.empty(len(velocities))
+        for i, shift in enumerate(np.log(relativistic_factor(velocities))):
+            flux = np.interp(self.points - shift, log_grid, star) * self.sky * weight
+            columns = scene.basis * flux[:, None]
+            target = scene.data * weight
+            moments = columns.T @ target
+            fit = np.linalg.lstsq(columns.T @ columns, moments, rcond=None)[0]
+            out[i] = target @ target - moments @ fit
+        return out
+
+
+def gaussian_kernel(scene):
+    """The line spread function of the middle pixel on the grid; one pixel wide without one."""
+    pixel = SPEED_OF_LIGHT * float(np.median(np.diff(scene.edges, axis=1)[:, 0] / scene.edges[:, 0]))
+    sigma = pixel / FWHM_PER_SIGMA
+    if scene.resolving_power is not None:
+        sigma = np.hypot(sigma, SPEED_OF_LIGHT / float(np.median(scene.resolving_power)) / FWHM_PER_SIGMA)
+    half = int(np.ceil(5.0 * sigma / scene.step))
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) * scene.step / sigma) ** 2)
+    return kernel / kernel.sum()

@@ -1,0 +1,475 @@
+"""Lines seen through a spectrograph: the least-squares problem of a transfer fit.
+
+The physics in the order it happens: every star line moves with the velocity (an exact relativistic factor on its
+wavelength scale), the star rotates, its light passes the tellurics, then the line spread function and the pixels, and
+a Legendre continuum multiplies the result.  Lines are the local parameters; velocity, vsini, resolving power, telluric
+columns and continuum are the global ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.sparse import coo_array, csr_array
+
+from ..functional import (
+    FWHM_PER_SIGMA,
+    SPEED_OF_LIGHT,
+    compiled,
+    doppler_factor,
+    kernel_half_size,
+    pixel_overlap,
+    pixel_response,
+    rotation_kernel,
+    velocity_grid,
+)
+from ..functional.compiled import FAST
+from .banded import assemble
+from .lines import (
+    CENTER,
+    DERIVATIVE_TOLERANCE,
+    MAX_DEPTH,
+    LineLayout,
+    Lines,
+    group_costs,
+    group_lines,
+    neighbour_windows,
+    with_penalty,
+)
+
+__all__ = ["Response", "Scene", "Globals", "ObservedLines"]
+
+STAR = -1
+# Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
+MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
+# Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
+SMALLEST_VSINI = 0.05
+
+
+@dataclass(frozen=True)
+class Response:
+    """A sparse matrix from the grid to the pixels whose rows are contiguous.
+
+    Attributes
+    ----------
+    start : ndarray of int, shape (n_pix,)
+        First grid point of each row.
+    pointer : ndarray of int, shape (n_pix + 1,)
+        Row p owns values[pointer[p]:pointer[p + 1]].
+    values : ndarray
+    """
+
+    start: np.ndarray
+    pointer: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def from_triplets(cls, rows, cols, values, n_pix):
+        """From coordinates sorted by row, then column; holes within a row are filled with zeros."""
+        first = np.searchsorted(rows, np.arange(n_pix))
+        last = np.searchsorted(rows, np.arange(n_pix), side="right") - 1
+        start, length = cols[first], cols[last] - cols[first] + 1
+        pointer = np.concatenate([[0], np.cumsum(length)])
+        index = pointer[rows] + cols - start[rows]
+        return cls(start, pointer, np.bincount(index, values, minlength=pointer[-1]))
+
+    @property
+    def stop(self):
+        """One beyond the last grid point of each row."""
+        return self.start + np.diff(self.pointer)
+
+    def __matmul__(self, flux):
+        index = np.repeat(self.start - self.pointer[:-1], np.diff(self.pointer)) + np.arange(self.values.size)
+        return np.add.reduceat(self.values * flux[index], self.pointer[:-1])
+
+
+def build_response(grid, edges, sigma):
+    """Pixels' `Response` to the grid for a Gaussian of standard deviation sigma (n_pix,) [Angstrom], or None."""
+    grid, edges = torch.from_numpy(grid), torch.from_numpy(edges)
+    triplets = pixel_overlap(grid, edges) if sigma is None else pixel_response(grid, edges, torch.from_numpy(sigma))
+    return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What does not change during a fit.
+
+    Attributes
+    ----------
+    grid : ndarray, shape (n_grid,) [Angstrom]
+        Uniform in ln(wavelength).
+    step : float [km/s]
+    edges : ndarray, shape (n_pix, 2) [Angstrom]
+    resolving_power : ndarray, shape (n_pix,), or None
+        Of the Gaussian line spread function.
+    matrix : Response, optional
+        A given response that replaces the Gaussian one.
+    basis : ndarray, shape (n_pix, m)
+        Legendre polynomials of the continuum.
+    data, weight : ndarray, shape (n_pix,)
+    species : ndarray of int, shape (n_lines,)
+        STAR, or the number of the telluric species of each line.
+    n_species : int
+    form : tuple of str
+        "opacity" or "product": of the star, then of every species.
+    limb_darkening : float
+    """
+
+    grid: np.ndarray
+    step: float
+    edges: np.ndarray
+    resolving_power: np.ndarray | None
+    matrix: Response | None
+    basis: np.ndarray
+    data: np.ndarray
+    weight: np.ndarray
+    species: np.ndarray
+    n_species: int
+    form: tuple
+    limb_darkening: float
+
+    @property
+    def has_star(self):
+        """Whether there is a star."""
+        return bool(np.any(self.species == STAR))
+
+    def response(self, log_scale=0.0):
+        """The `Response` with the resolving power times exp(log_scale)."""
+        if self.matrix is not None:
+            return self.matrix
+        if self.resolving_power is None:
+            return build_response(self.grid, self.edges, None)
+        sigma = self.edges.mean(axis=1) / (self.resolving_power * np.exp(log_scale) * FWHM_PER_SIGMA)
+        return build_response(self.grid, self.edges, sigma)
+
+
+@dataclass(frozen=True)
+class Globals:
+    """Global parameters in natural units; which are free is a property of the problem.
+
+    Attributes
+    ----------
+    velocity : float [km/s]
+    vsini : float [km/s]
+    log_scale : float
+        ln of the factor on the resolving power.
+    column : ndarray, shape (n_species,)
+        ln of the factor on each species' optical depth.
+    continuum : ndarray, shape (m,)
+    """
+
+    velocity: float
+    vsini: float
+    log_scale: float
+    column: np.ndarray
+    continuum: np.ndarray
+
+
+class ObservedLines:
+    """The least-squares problem of a transfer fit, see `levenberg_marquardt.Problem`.
+
+    Parameters
+    ----------
+    scene : Scene
+    layout : LineLayout
+        All lines, the star's in its rest frame, sorted by observed wavelength.
+    start : Globals
+    free_scale : bool
+        Whether the resolving power is free.
+    penalty : object with cost, gradient and curvature of the lines' theta, optional
+    neighbours : int, optional
+        Lines couple with this many following lines at most.
+    """
+
+    def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, neighbours=64):
+        self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
+        self.penalty, self.neighbours = penalty, neighbours
+        self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + ["resolving_power"] * free_scale
+        n_lines, q = layout.shape
+        n_local = n_lines if q else 0
+        self.shape = (n_local, q, len(self.names) + scene.n_species + scene.basis.shape[1])
+        doppler = np.where(scene.species == STAR, relativistic_factor(start.velocity), 1.0)
+        centers = layout.start.center * doppler
+        self.group, self.bounds = group_lines(centers[:n_local], scene.edges.mean(axis=1))
+        self._response = scene.response(start.log_scale)
+        self._last = None
+
+    def start(self):
+        """theta of the starting point."""
+        return self.join(self.layout.pack() if self.shape[0] else np.zeros((0, 0)), self.first)
+
+    def join(self, local, glob):
+        """The solver's vector."""
+        named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2, "resolving_power": glob.log_scale}
+        return np.concatenate([local.ravel(), [named[n] for n in self.names], glob.column, glob.continuum])
+
+    def split(self, theta):
+        """(lines' theta (n_lines, q), global part)."""
+        n, q, _ = self.shape
+        return theta[: n * q].reshape(n, q), theta[n * q :]
+
+    def globals(self, theta):
+        """The `Globals` at theta."""
+        _, values = self.split(theta)
+        named = dict(zip(self.names, values, strict=False))
+        rest = values[len(self.names) :]
+        return Globals(
+            named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
+            named.get("resolving_power", self.first.log_scale), rest[: self.scene.n_species], rest[self.scene.n_species :],
+        )  # fmt: skip
+
+    def lines(self, theta):
+        """The lines at theta, the star's at rest."""
+        return self.layout.unpack(self.split(theta)[0]) if self.shape[0] else self.layout.start
+
+    def evaluate(self, theta):
+        """Everything the derivatives need, at theta: a `_State`."""
+        if self._last is None or self._last[0] is not theta:
+            self._last = theta, _State.build(self, self.lines(theta), self.globals(theta))
+        return self._last[1]
+
+    def cost(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        return group_costs(self, theta, self.evaluate(theta).residual)
+
+    def linearize(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        state = self.evaluate(theta)
+        dense = self._dense(state)
+        n, q, _ = self.shape
+        if n == 0:
+            empty = np.zeros(0, dtype=np.int64)
+            return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), empty, empty, state.residual, dense)
+        columns, offset, lo, hi = self._columns(state)
+        points = self.scene.edges.mean(axis=1)
+        near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
+        gradient, matrix = assemble(columns, offset, lo, hi, state.residual, dense, near)
+        return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
+
+    def _columns(self, state):
+        """Derivatives of the weighted residual with respect to the lines' theta, flat over pixels."""
+        scene, lines = self.scene, state.observed
+        reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, DERIVATIVE_TOLERANCE)
+        lo, hi = compiled.line_windows(scene.grid, lines.center, np.maximum(reach, 3.0 * lines.width))
+        offset, terms = compiled.line_terms(scene.grid, *lines, lo, hi)
+        columns = np.ascontiguousarray(terms[list(self.layout.free)])
+        for row, parameter in enumerate(self.layout.free):
+            if parameter == CENTER:
+                columns[row] *= np.repeat(self.layout.start.width * state.doppler, np.diff(offset))
+        product = np.array([form == "product" for form in scene.form])[scene.species + 1]
+        if product.any():
+            inside = np.repeat(product, np.diff(offset))
+            columns[:, inside] /= 1.0 - np.minimum(terms[0, inside], MAX_DEPTH)
+        is_star = scene.species == STAR
+        half = np.where(is_star, len(state.kernel) // 2, 0)
+        response = self._response
+        p_lo = np.searchsorted(response.stop, lo - half, side="right")
+        p_hi = np.maximum(np.searchsorted(response.start, hi + half), p_lo)
+        p_offset = np.concatenate([[0], np.cumsum(p_hi - p_lo)])
+        out = np.empty((len(columns), p_offset[-1]))
+        level = state.continuum * scene.weight
+
+        def work(first, last):
+            _push(columns, offset, lo, hi, is_star, state.kernel, -state.star, state.telluric,
+                  -state.rotated * state.telluric, response.start, response.pointer, response.values, level,
+                  p_lo, p_hi, p_offset, first, last, out)  # fmt: skip
+
+        compiled.chunked(work, hi - lo)
+        return out, p_offset, p_lo, p_hi
+
+    def _dense(self, state):
+        """Derivatives of the weighted residual with respect to the global parameters, shape (m, n_pix)."""
+        scene, response = self.scene, self._response
+        level = state.continuum * scene.weight
+        flux = state.rotated * state.telluric
+        columns = []
+        for name in self.names:
+            if name == "radial_velocity":
+                beta = state.globals.velocity / SPEED_OF_LIGHT
+                slope = log_derivative(state.rotated, scene.step / SPEED_OF_LIGHT)
+                columns.append(level * (response @ (-slope * state.telluric)) / (SPEED_OF_LIGHT * (1.0 - beta**2)))
+            elif name == "vsini":
+                columns.append(level * (response @ (self._rotation_slope(state) * state.telluric)))
+            else:
+                up, down = (scene.response(state.globals.log_scale + e) @ flux for e in (1e-3, -1e-3))
+                columns.append(level * (up - down) / 2e-3)
+        columns.extend(level * (response @ (-depth * flux)) for depth in state.depths)
+        columns.extend((scene.basis * (state.pixels * scene.weight)[:, None]).T)
+        return np.ascontiguousarray(columns)
+
+    def _rotation_slope(self, state):
+        """Derivative of the rotated star with respect to vsini^2."""
+        scene, vsini = self.scene, state.globals.vsini
+        change = 1e-3 * max(vsini, scene.step)
+        upper, lower = vsini + change, max(vsini - change, 0.0)
+        half = kernel_half_size(upper, scene.step)
+        kernels = [rotation_kernel(v, scene.limb_darkening, scene.step, half).numpy() for v in (upper, lower)]
+        return convolve(state.star, kernels[0] - kernels[1]) / (upper**2 - lower**2)
+
+    def blocked(self, theta, gradient):
+        """See `levenberg_marquardt.Problem`."""
+        local, values = self.split(theta)
+        step_local, step = self.split(gradient)
+        at_limit = np.zeros(values.size, dtype=bool)
+        if "vsini" in self.names:
+            i = self.names.index("vsini")
+            at_limit[i] = values[i] <= SMALLEST_VSINI**2 and step[i] > 0
+        blocked = self.layout.blocked(local, step_local).ravel() if self.shape[0] else np.zeros(0, dtype=bool)
+        return np.concatenate([blocked, at_limit])
+
+    def move(self, theta, step):
+        """See `levenberg_marquardt.Problem`."""
+        local, values = self.split(theta)
+        step_local, change = self.split(step)
+        change = change.copy()
+        for i, name in enumerate(self.names):
+            limit = {"radial_velocity": MAX_VELOCITY_STEP, "resolving_power": MAX_LOG_STEP,
+                     "vsini": 0.75 * values[i] + 2.0}[name]  # fmt: skip
+            change[i] = np.clip(change[i], -limit, limit)
+        columns = slice(len(self.names), len(self.names) + self.scene.n_species)
+        change[columns] = np.clip(change[columns], -MAX_LOG_STEP, MAX_LOG_STEP)
+        values = values + change
+        if "vsini" in self.names:
+            i = self.names.index("vsini")
+            values[i] = max(values[i], SMALLEST_VSINI**2)
+        local = self.layout.move(local, step_local) if self.shape[0] else local
+        return np.concatenate([local.ravel(), values])
+
+
+@dataclass(frozen=True)
+class _State:
+    """The forward model at one point; arrays on the grid unless said otherwise."""
+
+    globals: Globals
+    observed: Lines  # as seen: the star's lines Doppler shifted, the tellurics' strengths scaled
+    doppler: np.ndarray  # factor on each line's wavelength scale
+    star: np.ndarray
+    kernel: np.ndarray
+    rotated: np.ndarray
+    depths: list  # optical depth of each species
+    telluric: np.ndarray
+    pixels: np.ndarray  # (n_pix,) before the continuum
+    continuum: np.ndarray  # (n_pix,)
+    residual: np.ndarray  # (n_pix,) weighted, model - data
+
+    @classmethod
+    def build(cls, problem, lines, glob):
+        scene = problem.scene
+        doppler = np.where(scene.species == STAR, relativistic_factor(glob.velocity), 1.0)
+        scale = np.concatenate([[1.0], np.exp(glob.column)])[scene.species + 1]
+        observed = Lines(lines.center * doppler, lines.strength * doppler * scale, lines.sigma * doppler,
+                         lines.gamma * doppler)  # fmt: skip
+        depths = [line_depth(scene.grid, observed.take(scene.species == k), scene.form[k + 1])
+                  for k in range(STAR, scene.n_species)]  # fmt: skip
+        star = np.exp(-depths[0])
+        kernel = np.ones(1)
+        if scene.has_star:
+            kernel = rotation_weights(glob.vsini, scene.limb_darkening, scene.step)
+        rotated = convolve(star, kernel)
+        telluric = np.exp(-sum(depths[1:], np.zeros(scene.grid.size)))
+        if problem.free_scale:
+            problem._response = scene.response(glob.log_scale)
+        pixels = problem._response @ (rotated * telluric)
+        continuum = scene.basis @ glob.continuum
+        residual = (pixels * continuum - scene.data) * scene.weight
+        return cls(glob, observed, doppler, star, kernel, rotated, depths[1:], telluric, pixels, continuum, residual)
+
+
+def line_depth(grid, lines, form):
+    """Optical depth of lines on the grid; for the product form -ln of the product."""
+    lines = lines.sorted()
+    if form == "opacity" or len(lines) == 0:
+        return compiled.optical_depth(grid, *lines, 1e-6) if len(lines) else np.zeros(grid.size)
+    return -np.log(np.maximum(compiled.product_transmission(grid, *lines, 1e-6), 1e-12))
+
+
+def relativistic_factor(velocity):
+    """`functional.doppler_factor` on numpy arrays and floats."""
+    return doppler_factor(torch.as_tensor(velocity)).numpy()[()]
+
+
+def uniform_grid(lower, upper, step):
+    """`functional.velocity_grid` as a numpy array."""
+    return velocity_grid(float(lower), float(upper), step).numpy()
+
+
+def rotation_weights(vsini, limb_darkening, step):
+    """`functional.rotation_kernel` of the smallest sufficient size as a numpy array."""
+    return rotation_kernel(vsini, limb_darkening, step, kernel_half_size(vsini, step)).numpy()
+
+
+def banded_response(grid, edges, triplets, used):
+    """`Response` of a resolution matrix that acts on pixel means; `edges` of all pixels, rows of the used ones."""
+    inner = csr_array(_overlap(grid, edges))
+    rows, cols, values = triplets
+    outer = csr_array((values, (rows, cols)), shape=(len(edges), len(edges)))[used]
+    product = (outer @ inner).tocoo()
+    order = np.lexsort((product.col, product.row))
+    return Response.from_triplets(product.row[order], product.col[order], product.data[order], product.shape[0])
+
+
+def _overlap(grid, edges):
+    # pixels beyond the grid belong to rows that are not used
+    clipped = np.clip(edges, grid[0], grid[-1])
+    inside = clipped[:, 1] > clipped[:, 0]
+    rows, cols, values = (t.numpy() for t in pixel_overlap(torch.from_numpy(grid), torch.from_numpy(clipped[inside])))
+    shape = (len(edges), len(grid))
+    return coo_array((values, (np.flatnonzero(inside)[rows], cols)), shape=shape)
+
+
+def convolve(flux, kernel):
+    """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
+    if kernel.size == 1:
+        return flux * kernel[0]
+    padded = np.pad(flux, len(kernel) // 2, mode="edge")
+    if kernel.size < 96:
+        return np.convolve(padded, kernel, mode="valid")
+    spectrum = np.fft.rfft(padded) * np.fft.rfft(kernel, padded.size)
+    return np.fft.irfft(spectrum, padded.size)[kernel.size - 1 :]
+
+
+def log_derivative(flux, step):
+    """d flux / d ln(wavelength) on a grid of spacing `step`, by the five-point formula; flat beyond the ends."""
+    f = np.pad(flux, 2, mode="edge")
+    return (8.0 * (f[3:-1] - f[1:-3]) - (f[4:] - f[:-4])) / (12.0 * step)
+
+
+@njit(**FAST)
+def _push(columns, offset, lo, hi, is_star, kernel, star, telluric, flux, start, pointer, values, level, p_lo, p_hi,
+          p_offset, first, last, out):  # fmt: skip
+    """Carry the derivatives of lines first..last from the grid through rotation, tellurics, response and continuum."""
+    q, n_grid, taps = columns.shape[0], telluric.size, kernel.size
+    half = taps // 2
+    longest = 0
+    for j in range(first, last):
+        longest = max(longest, hi[j] - lo[j])
+    work = np.empty((q, longest + taps))
+    for j in range(first, last):
+        n = hi[j] - lo[j]
+        if is_star[j]:
+            # the ends are not continued here: a line at the very end of the grid is outside the pixels
+            begin, size = lo[j] - half, n + taps - 1
+            for a in range(q):
+                for i in range(size):
+                    work[a, i] = 0.0
+                for i in range(n):
+                    value = columns[a, offset[j] + i] * star[lo[j] + i]
+                    for k in range(taps):
+                        work[a, i + k] += value * kernel[k]
+                for i in range(size):
+                    g = begin + i
+                    work[a, i] = work[a, i] * telluric[g] if 0 <= g < n_grid else 0.0
+        else:
+            begin, size = lo[j], n
+            for a in range(q):
+                for i in range(n):
+                    work[a, i] = columns[a, offset[j] + i] * flux[lo[j] + i]
+        for p in range(p_lo[j], p_hi[j]):
+            left, right = max(start[p], begin), min(start[p] + pointer[p + 1] - pointer[p], begin + size)
+            shift = pointer[p] - start[p]
+            for a in range(q):
+                total = 0.0
+                for g in range(left, right):
+                    total += values[shift + g] * work[a, g - begin]
+                out[a, p_offset[j] + p - p_lo[j]] = total * level[p]

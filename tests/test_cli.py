@@ -1,0 +1,330 @@
+"""The command line: what it writes and says, and one line and exit code 2 for everything that can go wrong."""
+
+import re
+import subprocess
+import sys
+import time
+import warnings
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.table import QTable
+
+from specutils_blase import BlaseWarning, LineTemplate, SpectrumFit, cli, demo
+from specutils_blase.simulation import simulate_order, simulate_star, simulate_telluric
+
+KMS = u.km / u.s
+LOWER, UPPER = 10560 * u.AA, 10600 * u.AA
+VELOCITY, RESOLVING_POWER = 12.3, 50_000.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A star, a sky, an order, and the templates that the command line made of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    star = simulate_star(11, lower=LOWER, upper=UPPER, n_lines=300)
+    sky = simulate_telluric(12, lower=LOWER, upper=UPPER, n_lines=20)
+    order = simulate_order(
+        star.model,
+        sky.model,
+        seed=13,
+        radial_velocity=VELOCITY * KMS,
+        vsini=4 * KMS,
+        resolving_power=RESOLVING_POWER,
+        lower=10565 * u.AA,
+        upper=10595 * u.AA,
+        n_pix=500,
+        bad_pixels=6,
+    )
+    for name, spectrum in (("star", star.spectrum), ("sky", sky.spectrum), ("order", order.spectrum)):
+        table = QTable({"wavelength": u.Quantity(spectrum.spectral_axis), "flux": spectrum.flux})
+        if spectrum.uncertainty is not None:
+            table["uncertainty"] = spectrum.uncertainty.quantity
+            table["mask"] = spectrum.mask
+        table.write(folder / f"{name}.ecsv")
+    run("clone", folder / "star.ecsv", "-o", folder / "star.asdf", "--teff", 4700, "--passes", 2,
+        "--lines", folder / "lines.ecsv", "--plot", folder / "star.png", "--continuum-degree", 2)  # fmt: skip
+    run("clone", folder / "sky.ecsv", "-o", folder / "sky.asdf", "--passes", 2, "--continuum-degree", 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(folder):
+    run("fit", folder / "order.ecsv", folder / "star.asdf", "--telluric", folder / "sky.asdf", "--lsf", RESOLVING_POWER,
+        "--vsini", 3, "--rv", 10, "--free", "strength", "-o", folder / "fit.asdf", "--plot", folder / "fit.png",
+        "--lines", folder / "fit.ecsv")  # fmt: skip
+    return folder
+
+
+def call(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def run(*arguments):
+    """A call that must succeed; its warnings do not end it."""
+    assert call(*arguments) == 0
+
+
+def refused(capsys, *arguments):
+    """The only line that a failing call prints."""
+    assert call(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("specutils-blase: error: ")
+    return line.removeprefix("specutils-blase: error: ")
+
+
+def unparsable(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        call(*arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("specutils-blase: error: ")
+
+
+# ---------------------------------------------------------------------------------------------------------- it is light
+
+
+def test_help_is_immediate():
+    code = (
+        "import sys, time; started = time.perf_counter(); from specutils_blase.cli import main\n"
+        "try:\n    main(['fit', '--help'])\n"
+        "except SystemExit as stop:\n    print(stop.code, sorted({'torch', 'specutils', 'numpy'} & set(sys.modules)))\n"
+        "print(time.perf_counter() - started)"
+    )
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    *page, state, seconds = result.stdout.splitlines()
+    assert (result.returncode, result.stderr, state) == (0, "", "0 []")
+    assert "--telluric" in "\n".join(page)
+    assert float(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["clone"], ["fit"], ["info"]])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert page.startswith("usage: specutils-blase")
+    assert len(page.splitlines()) > 5
+
+
+# ------------------------------------------------------------------------------------------------------- clone and fit
+
+
+def test_clone_writes_template_lines_and_picture(folder):
+    template = LineTemplate.read(folder / "star.asdf")
+    assert template.model.teff == 4700
+    assert template.model.continuum.size == 3
+    assert 30 < len(template.lines) <= 300
+    lines = QTable.read(folder / "lines.ecsv")
+    np.testing.assert_array_equal(lines["line_center"], template.lines["line_center"])
+    assert lines["equivalent_width_err"].unit == u.AA
+    assert (folder / "star.png").read_bytes().startswith(b"\x89PNG")
+    star = QTable.read(folder / "star.ecsv")
+    inside = (star["wavelength"] > 10561 * u.AA) & (star["wavelength"] < 10599 * u.AA)
+    ratio = template.evaluate(star["wavelength"][inside]).flux / star["flux"][inside]
+    assert np.std(ratio.value) < 0.003
+
+
+def test_clone_of_a_window(folder, tmp_path):
+    run("clone", folder / "star.ecsv", "-o", tmp_path / "a.asdf", "--window", 10570, 10575, "--passes", 1,
+        "--continuum-degree", 0)  # fmt: skip
+    coverage = LineTemplate.read(tmp_path / "a.asdf").coverage.value
+    np.testing.assert_allclose(coverage, [10570, 10575], atol=0.011)
+
+
+def test_fit_finds_the_velocity(fitted, capsys):
+    fit = SpectrumFit.read(fitted / "fit.asdf")
+    row = fit.parameters[list(fit.parameters["name"]).index("radial_velocity")]
+    assert abs(row["value"] - VELOCITY) < 4 * row["std"] < 0.5
+    assert fit.fit_info["n_ignored"] == 6
+    lines = QTable.read(fitted / "fit.ecsv")
+    assert set(lines["component"]) == {"star", "telluric"}
+    assert (fitted / "fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fit_passes_its_options_on(folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def fit_spectrum(spectrum, template, **options):
+        seen.update(options, spectrum=spectrum, template=template)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("specutils_blase.fit_spectrum", fit_spectrum, raising=False)
+    sky = folder / "sky.asdf"
+    code = call("fit", folder / "order.ecsv", folder / "star.asdf", "-o", tmp_path / "a.asdf", "--telluric", sky, sky,
+                "--lsf", 40000, "--free-lsf", "--rv", -5, "--vsini", 7, "--limb-darkening", 0.3, "--medium", "air",
+                "--continuum-degree", 2, "--free", "strength", "x_0")  # fmt: skip
+    assert code == 2
+    assert len(seen["telluric"]) == 2 and len(seen["template"].lines) > 30
+    assert (seen["lsf"].R, seen["lsf"].free) == (40000, True)
+    assert (seen["radial_velocity"], seen["vsini"]) == (-5 * KMS, 7 * KMS)
+    assert (seen["limb_darkening"], seen["continuum_degree"], seen["free"]) == (0.3, 2, ("strength", "x_0"))
+    assert seen["spectrum"].meta["wavelength_medium"] == "air"
+    call("fit", folder / "order.ecsv", "-o", tmp_path / "a.asdf", "--telluric", sky, "--free")
+    assert seen["template"] is None and isinstance(seen["telluric"], LineTemplate)
+    assert (seen["lsf"], seen["radial_velocity"], seen["vsini"], seen["free"]) == (55000, None, None, ())
+
+
+# ---------------------------------------------------------------------------------------------------------------- info
+
+
+def test_info(fitted, capsys):
+    for name, expected in {
+        "star.asdf": ["a template", "lines", "10559.99 to 10600.01", "blackbody of 4700 K", "converged"],
+        "fit.asdf": ["a fit", "radial_velocity", "km / s", "chi2 / dof", "494 used, 6 ignored", "telluric"],
+        "lines.ecsv": ["a line table", "equivalent width [mA]", "star"],
+        "star.ecsv": ["a spectrum", "4001, 0 of them", "10560.00 to 10600.00", "erg / (Angstrom s cm2)"],
+    }.items():
+        run("info", fitted / name)
+        out = capsys.readouterr().out
+        for text in expected:
+            assert text in out, (name, text)
+
+
+def test_info_as_a_program(folder):
+    command = [sys.executable, "-m", "specutils_blase.cli", "info", str(folder / "order.ecsv")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0
+    assert re.search(r"pixels +500, 6 of them not usable", result.stdout)
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith("specutils-blase: warning: FILE: 6 of 500 pixels are ignored")
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_unusable_input(folder, tmp_path, capsys):
+    out = tmp_path / "out.asdf"
+    (tmp_path / "bare.csv").write_text("wavelength,flux\n5000,1\n5001,1\n5002,1\n")
+    (tmp_path / "cut.asdf").write_bytes((folder / "star.asdf").read_bytes()[:3000])
+    order, star = folder / "order.ecsv", folder / "star.asdf"
+    cases = {
+        ("clone", "nothing.fits", "-o", out): "nothing.fits does not exist; name a spectrum",
+        ("info", "nothing.fits"): "nothing.fits does not exist",
+        ("clone", tmp_path / "bare.csv", "-o", out): "--wavelength-unit",
+        ("fit", order, order, "-o", out): "ASDF",
+        ("fit", order, tmp_path / "cut.asdf", "-o", out): "truncated or damaged",
+        ("info", tmp_path / "cut.asdf"): "truncated or damaged",
+        ("fit", order, tmp_path / "none.asdf", "-o", out): "none.asdf: No such file or directory",
+        ("fit", order, "-o", out): "TEMPLATE or --telluric must be given",
+        ("fit", order, star, "-o", out, "--lsf", "none", "--free-lsf"): "--lsf must be a number to be free",
+        ("fit", order, star, "-o", out, "--lsf", -5): "positive",
+        ("fit", order, star, "-o", out, "--vsini", 0): "vsini must be",
+        ("fit", order, star, "-o", out, "--rv", 3000): "cover",
+        ("clone", folder / "star.ecsv", "-o", out, "--teff", -4700): "teff must be",
+        ("clone", folder / "star.ecsv", "-o", out, "--prominence", 0.99): "prominence",
+        ("clone", folder / "star.ecsv", "-o", out, "--window", 3, 4): "window must contain pixels",
+        ("clone", folder / "star.ecsv", "-o", tmp_path / "no" / "a.asdf"): "must lie in a directory that exists",
+        ("clone", folder / "star.ecsv", "-o", tmp_path): "got the directory",
+        ("clone", folder / "star.ecsv", "-o", out, "--plot", tmp_path / "a.bmp"): "--plot must end in one of",
+        ("fit", order, star, "-o", out, "--format", "nonsense"): "cannot be read",
+    }
+    for arguments, message in cases.items():
+        assert message in refused(capsys, *arguments), arguments
+    assert not out.exists()
+
+
+def test_unusable_arguments(capsys):
+    assert "required: -o/--output" in unparsable(capsys, "clone", "a.fits")
+    assert "invalid choice: 'fly'" in unparsable(capsys, "fly")
+    assert "invalid choice: 'sigma'" in unparsable(capsys, "fit", "a", "b", "-o", "c", "--free", "sigma")
+    assert "invalid whole number >= 1 value: '0'" in unparsable(capsys, "clone", "a", "-o", "b", "--passes", "0")
+    assert "invalid float value: 'hot'" in unparsable(capsys, "clone", "a", "-o", "b", "--teff", "hot")
+
+
+@pytest.mark.parametrize("option", ["-o", "--lines", "--plot"])
+def test_outputs_are_refused_before_the_work(folder, tmp_path, capsys, monkeypatch, option):
+    def never(*args, **kwargs):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("specutils_blase.clone_spectrum", never)
+    monkeypatch.setattr("specutils_blase.reading.read_input", never)
+    path = tmp_path / "existing.png"
+    path.write_bytes(b"old")
+    outputs = {"-o": tmp_path / "a.asdf", option: path}
+    arguments = ["clone", folder / "star.ecsv", *(text for pair in outputs.items() for text in pair)]
+    assert f"output must be a new file, got {path}, which exists; give --overwrite" in refused(capsys, *arguments)
+    assert path.read_bytes() == b"old"
+
+
+def test_overwrite(folder, tmp_path):
+    paths = [tmp_path / name for name in ("a.asdf", "a.ecsv", "a.png")]
+    for path in paths:
+        path.write_bytes(b"old")
+    run("clone", folder / "sky.ecsv", "-o", paths[0], "--lines", paths[1], "--plot", paths[2], "--overwrite",
+        "--passes", 1, "--continuum-degree", 0)  # fmt: skip
+    assert len(LineTemplate.read(paths[0]).lines) == len(QTable.read(paths[1]))
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_demo_refuses_to_overwrite(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "clone_sources", None)  # would fail if it were called
+    (tmp_path / "fit.png").write_bytes(b"old")
+    assert "fit.png, which exists; give --overwrite" in refused(capsys, "demo", "--output", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.png"]
+
+
+def test_debug_shows_where(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call("info", tmp_path / "nothing.fits", "--debug")
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "read_input" in err
+    assert "error: " in err.splitlines()[0]
+
+
+def test_interrupt(folder, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("specutils_blase.clone_spectrum", interrupted)
+    assert call("clone", folder / "star.ecsv", "-o", tmp_path / "a.asdf") == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "specutils-blase: interrupted; every file is either complete or not written"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_while_writing_lines(tmp_path, monkeypatch):
+    def interrupted(self, path, **kwargs):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QTable, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cli._write_lines(QTable({"a": [1]}), tmp_path / "a.ecsv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_are_one_line_each(capsys):
+    with cli._short_warnings():
+        warnings.warn("two\n  lines", BlaseWarning, stacklevel=1)
+        warnings.warn("two\n  lines", BlaseWarning, stacklevel=1)
+    assert capsys.readouterr().err == 2 * "specutils-blase: warning: two lines\n"
+
+
+# ----------------------------------------------------------------------------------------------------------------- demo
+
+
+def test_demo(tmp_path):
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "specutils_blase.cli", "demo", "--output", str(tmp_path / "out"), "--seed", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert time.perf_counter() - started < 60
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"template.asdf", "lines.ecsv", "fit.asdf", "fit.png"}
+    for name in written:
+        assert f"wrote {tmp_path / 'out' / name}" in result.stdout
+    fit = SpectrumFit.read(tmp_path / "out" / "fit.asdf")
+    assert fit.fit_info["status"] == "converged"
+    for name in ("radial_velocity", "vsini"):
+        pull = re.search(rf"^  {name} .* ([+-]\d+\.\d\d)  km / s$", result.stdout, re.MULTILINE)
+        assert abs(float(pull[1])) < 4
+    number, mean, width = re.search(r"ln strength, all lines +(\d+) +(\S+) +(\S+)", result.stdout).groups()
+    assert int(number) > 300
+    assert abs(float(mean)) < 0.15 and 0.85 < float(width) < 1.15
