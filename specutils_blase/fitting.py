@@ -15,8 +15,8 @@ from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.lines import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED, line_table, original_index
-from specutils_blase.progress import reporter
 from specutils_blase.preparation import Setup, velocity_and_rotation
+from specutils_blase.progress import reporter
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.lines import STRENGTH, blended_lines, definite_factor, line_covariance
 from specutils_blase.solvers.observed import STAR
@@ -26,8 +26,8 @@ __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
 FREE_NAMES = ("strength", "fwhm", "x_0")
 MAX_ITERATIONS = 60
-# The sum of squares has converged when it falls by less than this per step; a unit is one standard deviation squared.
-CONVERGED_CHI2 = 0.01
+# Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
+CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 ERRORS = "standard deviations from the flux uncertainties and the prior"
 ERRORS_SCALED = "the spectrum has no uncertainties: standard deviations from the scatter of the residual, and the prior"
 
@@ -211,7 +211,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     problem = setup.problem(velocity, rotation, free, prior)
     show = reporter(progress)
     solution = levenberg_marquardt(
-        problem, problem.start(), max_iterations=MAX_ITERATIONS, rtol=0.0, atol=CONVERGED_CHI2,
+        problem, problem.start(), max_iterations=MAX_ITERATIONS, rtol=CONVERGED_SHARE, atol=CONVERGED_CHI2,
         callback=lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}"),
     )  # fmt: skip
     show("")
@@ -279,8 +279,17 @@ class _Result:
         self.factor = definite_factor(self.matrix, 0.0)
         self.inverse = self.factor.inverse()
         self.chi2 = float(np.sum(self.state.residual**2))
-        self.dof = int(np.count_nonzero(setup.weight)) - problem.shape[2]
-        self.scale = 1.0 if setup.has_sigma else self.chi2 / max(self.dof, 1)
+        self.dof = np.count_nonzero(setup.weight) - self.effective_parameters()
+        self.scale = 1.0 if setup.has_sigma else self.chi2 / max(self.dof, 1.0)
+
+    def effective_parameters(self):
+        """Number of parameters that the data, not the prior, determine: the trace of (data curvature x covariance)."""
+        problem = self.problem
+        held = 0.0
+        if problem.penalty is not None and problem.shape[0]:
+            curvature = problem.penalty.curvature(problem.split(self.solution.theta)[0])
+            held = float(np.sum(curvature.ravel() * self.inverse.band[:, 0]))
+        return problem.shape[0] * problem.shape[1] + problem.shape[2] - held
 
     def fit(self):
         """The `SpectrumFit`."""
@@ -289,8 +298,8 @@ class _Result:
         updated = [self.update(template, table, k) for (k, template), table in zip(templates, tables, strict=True)]
         star, tellurics = updated[0], updated[1:]
         many = isinstance(self.given, list | tuple)
-        present = [table for table in tables if table is not None and len(table)]
-        lines = vstack(present, metadata_conflicts="silent") if len(present) > 1 else present[0] if present else tables[0]
+        present = [table for table in tables if table is not None]
+        lines = vstack(present, metadata_conflicts="silent") if len(present) > 1 else present[0]
         spectra = self.spectra()
         return SpectrumFit(
             observed=self.arrays.source, template=star, telluric=tellurics if many else (tellurics or [None])[0],
@@ -332,7 +341,8 @@ class _Result:
             rows.append(("limb_darkening", self.setup.scene.limb_darkening, 0.0, "", True))
         if self.setup.scene.resolving_power is not None:
             power = float(np.mean(self.setup.scene.resolving_power) * np.exp(glob.log_scale))
-            rows.append(("resolving_power", power, power * named.get("resolving_power", 0.0), "", not problem.free_scale))
+            error = power * named.get("resolving_power", 0.0)
+            rows.append(("resolving_power", power, error, "", not problem.free_scale))
         n_species = problem.scene.n_species
         for k, (value, error) in enumerate(zip(glob.column, std_rest, strict=False)):
             name = "telluric_scale" if n_species == 1 else f"telluric_scale_{k}"
@@ -391,7 +401,7 @@ class _Result:
         relative = (state.pixels * state.continuum - setup.scene.data)[good] / state.continuum[good]
         return {
             "status": solution.status, "message": solution.message, "rms": float(np.std(relative)),
-            "chi2": self.chi2, "dof": self.dof, "condition": self.factor.condition(), "n_lines": n_lines,
+            "chi2": self.chi2, "dof": float(self.dof), "condition": self.factor.condition(), "n_lines": n_lines,
             "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.arrays.n_ignored,
             "n_iterations": solution.n_iterations, "wavelength_medium": self.arrays.medium,
         }  # fmt: skip

@@ -118,12 +118,13 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     if degree < 0 or int(degree) != degree:
         raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(degree), "5 is usual"))
     if wave.size < 4 * (degree + 1):
-        raise ValueError(explain("spectrum", f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree "
-                                 f"{degree}", wave.size, "lower continuum_degree or give more pixels"))  # fmt: skip
+        expected = f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree {degree}"
+        raise ValueError(explain("spectrum", expected, wave.size, "lower continuum_degree or give more pixels"))
     basis = continuum_columns(wave, degree, teff)
     n_bins = min(max(40, n_bins_per_term * (degree + 1)), wave.size // 3)
     bounds = np.linspace(0, wave.size, n_bins + 1).astype(int)
-    index = np.array([a + np.argsort(flux[a:b])[int(quantile * (b - a - 1))] for a, b in zip(bounds, bounds[1:], strict=False)])
+    ranges = zip(bounds[:-1], bounds[1:], strict=True)
+    index = np.array([a + np.argsort(flux[a:b])[int(quantile * (b - a - 1))] for a, b in ranges])
     rows, values, weight = basis[index], flux[index], np.ones(n_bins)
     for _ in range(50):
         coefficients = np.linalg.lstsq(rows * np.sqrt(weight)[:, None], values * np.sqrt(weight), rcond=None)[0]

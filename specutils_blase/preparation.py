@@ -67,8 +67,8 @@ class Setup:
         if not scale > 0:
             raise ValueError(explain("observed", "have flux", "zero in most pixels", "check how it was read"))
         if not (isinstance(continuum_degree, int | np.integer) and 0 <= continuum_degree < np.count_nonzero(good)):
-            raise ValueError(explain("continuum_degree", "be a whole number, not negative and below the number of pixels",
-                                     repr(continuum_degree), "3 is the default"))  # fmt: skip
+            expected = "be a whole number, not negative and below the number of pixels"
+            raise ValueError(explain("continuum_degree", expected, repr(continuum_degree), "3 is the default"))
         has_sigma = arrays.sigma is not None
         sigma = arrays.sigma[used] if has_sigma else np.full(good.size, noise_level(flux[good]))
         weight = np.where(good, scale / sigma, 0.0)
@@ -77,7 +77,8 @@ class Setup:
         power = None if lsf is None or isinstance(lsf, BandedLSF) else lsf.resolving_power(middle)
         step = grid_step(power, template)
         margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
-        grid = uniform_grid(edges.min() * (1 - margin / SPEED_OF_LIGHT), edges.max() * (1 + margin / SPEED_OF_LIGHT), step)
+        reach = margin / SPEED_OF_LIGHT
+        grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), step)
         matrix = None
         if isinstance(lsf, BandedLSF):
             matrix = banded_response(grid, np.ascontiguousarray(arrays.edges), lsf.triplets(), used)
@@ -166,7 +167,8 @@ class Setup:
         for parameter, column in COLUMNS.items():
             target = getattr(model, parameter)
             values[parameter] = target.quantity.to_value(u.AA)
-            errors[parameter] = np.full(model.n_lines, np.nan) if target.std is None else np.array(target.std, dtype=float)
+            std = np.nan if target.std is None else target.std
+            errors[parameter] = np.broadcast_to(np.asarray(std, dtype=float), model.n_lines).copy()
             values[parameter][rows] = table[column].to_value(u.AA)
             errors[parameter][rows] = table[f"{column}_err"].to_value(u.AA)
         for column in set(lines.colnames) & set(table.colnames) - {"line_center_index", "component"}:

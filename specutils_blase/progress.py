@@ -25,7 +25,8 @@ def reporter(progress):
     if callable(progress):
         return progress
     if progress is None:
-        progress = conf.progress == "on" or (conf.progress == "auto" and (sys.stderr.isatty() or "ipykernel" in sys.modules))
+        interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
+        progress = conf.progress == "on" or (conf.progress == "auto" and interactive)
     return _show if progress else _ignore
 
 

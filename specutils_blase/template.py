@@ -116,7 +116,7 @@ class LineTemplate:
         overwrite : bool
             Whether an existing file is replaced.
         """
-        write_asdf(path, {"template": self}, overwrite)
+        write_asdf(path, self, overwrite)
 
     @classmethod
     def read(cls, path):

@@ -10,6 +10,7 @@ wings (asymptotic series of w(z), nine terms, relative error below 1e-9).
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 from numba import njit
@@ -22,6 +23,7 @@ _RSQRTPI = 1.0 / math.sqrt(math.pi)
 _CORE = 10.0  # |x| and y below which the rational expansion is used
 # (2k - 1)!!/2^k, the coefficients of the asymptotic series
 _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8 = (math.prod(range(1, 2 * k, 2)) / 2.0**k for k in range(1, 9))
+SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more than it saves
 _BLOCK = 64  # pixels kept in L1 while the polynomial runs over them
 # error_model "numpy": the check for division by zero would keep the loops from being vectorised.
 # No "nnan"/"ninf" in fastmath: a NaN in must be a NaN out.
@@ -242,16 +244,25 @@ def n_threads():
     return min(count, 4)
 
 
+@cache
+def _pool():
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="specutils_blase")
+
+
+# Threads do not survive a fork: a child process makes its own.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 def chunked(work, sizes):
-    """Call work(first, last) on contiguous chunks of lines with about equal sum(sizes), in threads; return the results."""
-    threads = n_threads() if len(sizes) > 64 else 1
-    edges = np.searchsorted(np.cumsum(sizes), np.linspace(0, np.sum(sizes), threads + 1)[1:-1])
-    edges = [0, *edges.tolist(), len(sizes)]
-    pairs = list(zip(edges[:-1], edges[1:], strict=True))
-    if len(pairs) == 1:
-        return [work(*pairs[0])]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda p: work(*p), pairs))
+    """Results of work(first, last) on contiguous chunks of lines with about equal sums of `sizes`, in threads."""
+    total = np.cumsum(sizes)
+    threads = n_threads()
+    if threads == 1 or total.size == 0 or total[-1] < SERIAL:
+        return [work(0, len(sizes))]
+    inner = np.searchsorted(total, np.arange(1, threads) * (total[-1] / threads)).tolist()
+    edges = [0, *inner, len(sizes)]
+    return list(_pool().map(work, edges[:-1], edges[1:]))
 
 
 def optical_depth(wave, center, strength, sigma, gamma, tolerance):
@@ -293,7 +304,8 @@ def _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, first, la
         longest = max(longest, hi[j] - lo[j])
     x = np.empty(longest)
     for j in range(first, last):
-        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, out[:, offset[j] : offset[j + 1]])
+        own = out[:, offset[j] : offset[j + 1]]
+        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, own)
 
 
 def line_terms(wave, center, strength, sigma, gamma, lo, hi):

@@ -20,6 +20,7 @@ __all__ = ["read_asdf", "write_asdf"]
 
 # What a file may hold, by the name in its tag, and what that is called in Python.
 KINDS = {"line_template": "LineTemplate", "spectrum_fit": "SpectrumFit"}
+KEYS = {"line_template": "template", "spectrum_fit": "fit"}
 
 # Version of the ASDF standard to write: the one that every asdf that this package works with reads.
 ASDF_STANDARD = "1.5.0"
@@ -41,7 +42,7 @@ ALLOWED_TAGS = (
 )
 
 
-def write_asdf(path, tree, overwrite=False):
+def write_asdf(path, content, overwrite=False):
     """
     Write a file that is either complete or not there.
 
@@ -49,8 +50,8 @@ def write_asdf(path, tree, overwrite=False):
     ----------
     path : str or path-like
         Name of the file. What it held before stays until the new content is on disk.
-    tree : dict
-        Content: the keys of the file and their objects.
+    content : LineTemplate, SpectrumFit or dict
+        The object, which gets the key "template" or "fit", or the keys of the file and their objects.
     overwrite : bool
         Whether an existing file is replaced.
 
@@ -61,6 +62,7 @@ def write_asdf(path, tree, overwrite=False):
     ValueError
         If the content cannot be stored.
     """
+    tree = content if isinstance(content, dict) else _tree(content)
     target = Path(path).expanduser()
     if target.is_dir():
         raise IsADirectoryError(explain("path", "name a file", f"the directory {target}", "add a file name to it"))
@@ -95,7 +97,7 @@ def read_asdf(path, kind=None):
     ----------
     path : str or path-like
         Name of the file.
-    kind : {"line_template", "spectrum_fit"}, optional
+    kind : {"line_template", "spectrum_fit"} or their class, optional
         What the file must hold; None takes either.
 
     Returns
@@ -107,14 +109,23 @@ def read_asdf(path, kind=None):
     ValueError
         If the file is damaged, of another kind, or from a newer version of this package.
     """
+    wanted = _wanted(kind)
     path = Path(path).expanduser()
     content = _content(path)
     tree = _tagged_tree(path, content)
     tags = set(_tags(path, tree))
     _check_versions(path, tags)
-    key = _key(path, tree, kind)
+    key = _key(path, tree, wanted)
     _check_tags(path, content, tags)
     return _objects(path, content)[key]
+
+
+def _tree(content):
+    for name, class_name in KINDS.items():
+        if class_name == type(content).__name__:
+            return {KEYS[name]: content}
+    raise TypeError(explain("content", "be a LineTemplate, a SpectrumFit or a dict", f"a {type(content).__name__}",
+                            "use asdf.AsdfFile for anything else"))  # fmt: skip
 
 
 def _dump(stream, tree, path):
@@ -213,14 +224,23 @@ def _check_versions(path, tags):
             )
 
 
-def _key(path, tree, kind):
-    """The key of the wanted kind in the tree."""
+def _wanted(kind):
+    """The names of the kinds that will do."""
+    if kind is None:
+        return list(KINDS)
+    wanted = [name for name in KINDS if kind == name or (isinstance(kind, type) and kind.__name__ == KINDS[name])]
+    if not wanted:
+        raise ValueError(explain("kind", f"be one of {', '.join(KINDS)}", repr(kind), "None takes any of them"))
+    return wanted
+
+
+def _key(path, tree, wanted):
+    """The key of the first wanted kind in the tree."""
     held = {}
     for key, node in tree.items():
         tag = str(getattr(node, "_tag", ""))
         if tag.startswith(TAG_BASE):
             held[tag.removeprefix(TAG_BASE).rpartition("-")[0]] = key
-    wanted = [name for name in KINDS if kind in (None, name)]
     for name in wanted:
         if name in held:
             return held[name]

@@ -51,7 +51,7 @@ class BorderedBanded:
         return np.block([[full, self.border], [self.border.T, self.corner]])
 
     def factor(self, damping=0.0):
-        """Cholesky factor of the matrix with `damping` (n + m,) added to its diagonal; None if it is not positive definite."""
+        """Cholesky factor with `damping` (n + m,) added to the diagonal; None if that is not positive definite."""
         n, m = self.border.shape
         damping = np.broadcast_to(damping, (n + m,))
         chol = self.band.copy()
@@ -110,7 +110,7 @@ class Factor:
         return BorderedBanded(band, border, corner)
 
     def condition(self):
-        """Ratio of the largest to the smallest squared diagonal of the factor: a lower bound of the condition number."""
+        """Ratio of the factor's largest to smallest squared diagonal: a lower bound of the condition number."""
         parts = [self.chol[:, 0]]
         if self.schur is not None:
             parts.append(np.diag(self.schur[0]))
@@ -120,7 +120,7 @@ class Factor:
 
 @njit(**FAST)
 def banded_cholesky(band, column_reach):
-    """Cholesky factor in place: band[j, d] = A[j + d, j] becomes L[j + d, j]; False if A is not positive definite.
+    """Cholesky factor in place: A[j + d, j] in band[j, d] becomes L[j + d, j]; False if A is not positive definite.
 
     ``column_reach`` (n,) receives the number of elements below the diagonal in each column.
 
@@ -268,8 +268,8 @@ def assemble(terms, offset, lo, hi, residual, dense, near=None):
     """Gradient J'r and Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
 
     Where the columns of a few broad lines would couple everything with everything, `near` limits the couplings, those
-    with the border included: the matrix is then J_near' J_near plus, for each line alone, the far part of its block.  It stays positive
-    semi-definite, and the gradient is always the full one, so that the minimum is not moved.
+    with the border included: the matrix is then J_near' J_near plus, for each line alone, the far part of its block.
+    It stays positive semi-definite, and the gradient is always the full one, so that the minimum is not moved.
 
     Parameters
     ----------

@@ -81,12 +81,12 @@ def levenberg_marquardt(problem, theta, *, max_iterations=50, rtol=1e-4, atol=0.
     for iteration in range(1, max_iterations + 1):
         gradient, matrix = problem.linearize(theta)
         before = costs.sum()
-        theta, costs = _descend(problem, damping, theta, costs, gradient, matrix)
+        theta, costs, expected = _descend(problem, damping, theta, costs, gradient, matrix)
         cost = costs.sum()
         if not cost < before:
             # at the minimum to within rounding, or the linearisation does not describe the problem
-            flat = np.abs(gradient).max(initial=0.0) <= 1e-8 * np.sqrt(matrix.diagonal.max(initial=0.0) * max(cost, 0.0))
-            status, text = (CONVERGED, "the gradient vanishes") if flat else (STALLED, "no step lowers the cost")
+            near = expected <= rtol * before + atol + 1e-9 * before
+            status, text = (CONVERGED, "no step lowers the cost any more") if near else (STALLED, "no step lowers the cost")
             return Solution(theta, cost, status, text, iteration)
         if callback is not None:
             callback(iteration, cost)
@@ -101,12 +101,13 @@ class _Damping:
     """Marquardt factors of the groups and of the global parameters."""
 
     def __init__(self, problem, n_groups, ridge):
-        _, self.q, self.n_global = problem.shape
+        self.n_lines, self.q, self.n_global = problem.shape
         self.group, self.ridge = problem.group, ridge
         self.local, self.glob = np.full(n_groups, 1e-2), 1e-4
 
     def __call__(self, diagonal):
-        local, glob = diagonal[: len(self.group) * self.q].reshape(-1, self.q), diagonal[len(self.group) * self.q :]
+        n_local = self.n_lines * self.q
+        local, glob = diagonal[:n_local].reshape(self.n_lines, self.q), diagonal[n_local:]
         # a parameter that its line hardly feels is damped as if it were felt a little
         scale = np.maximum(local, INSENSITIVE * local.max(axis=1, initial=0.0, keepdims=True))
         # and one that no datum feels, as a line whose window has shrunk between two pixels, must not make it singular
@@ -125,24 +126,28 @@ class _Damping:
 
 
 def _descend(problem, damping, theta, costs, gradient, matrix):
-    """One step that lowers the cost, or the point itself if there is none."""
+    """The point after one step that lowers the cost (or the point itself), its costs, and the gain the step promised."""
     diagonal, before = matrix.diagonal, costs.sum()
     blocked = problem.blocked(theta, gradient)
     gradient = np.where(blocked, 0.0, gradient)
     fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0)
+    expected = np.inf
     for attempt in range(12):
         factor = matrix.factor(damping(diagonal) + fence)
         if factor is None:
             damping.after_failure(np.ones(len(costs), dtype=bool), attempt)
             continue
         step = -factor.solve(gradient)
+        if expected == np.inf:
+            expected = -0.5 * float(gradient @ step)
         trial = problem.move(theta, step)
         new = problem.cost(trial)
         bad = new > costs * (1.0 + TOLERATED)
         if bad.any() and not bad.all():
             # take the step back where it hurt, and see which of the two is better
-            n_local = len(damping.group) * damping.q
-            keep = np.concatenate([np.repeat(~bad[damping.group], damping.q), np.ones(len(theta) - n_local, dtype=bool)])
+            n_local = damping.n_lines * damping.q
+            keep = np.ones(len(theta), dtype=bool)
+            keep[:n_local] = np.repeat(~bad[damping.group], damping.q)
             partial = np.where(keep, trial, theta)
             partial_new = problem.cost(partial)
             if partial_new.sum() < new.sum():
@@ -150,6 +155,6 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
         if new.sum() < before:
             damping.update(bad)
             damping.glob = max(damping.glob / 4.0, 1e-12)
-            return trial, new
+            return trial, new, expected
         damping.after_failure(bad, attempt)
-    return theta, costs
+    return theta, costs, expected

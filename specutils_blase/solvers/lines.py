@@ -12,7 +12,17 @@ from ..functional.compiled import FAST
 from ..functional.continuum import continuum_basis
 from .banded import assemble, near_windows
 
-__all__ = ["STRENGTH", "SIGMA", "GAMMA", "CENTER", "Lines", "LineLayout", "QuadraticPenalty", "AbsolutePenalty", "SampledLines"]
+__all__ = [
+    "STRENGTH",
+    "SIGMA",
+    "GAMMA",
+    "CENTER",
+    "Lines",
+    "LineLayout",
+    "QuadraticPenalty",
+    "AbsolutePenalty",
+    "SampledLines",
+]
 
 STRENGTH, SIGMA, GAMMA, CENTER = range(4)
 # Longest steps of one iteration: a factor e in strength and widths, half a line width in the centre.
@@ -218,7 +228,8 @@ class SampledLines:
     """
 
     def __init__(self, wave, data, weight, basis, layout, *, continuum=None, form="opacity", tolerance=1e-6,
-                 derivative_tolerance=DERIVATIVE_TOLERANCE, neighbours=None, penalty=None, coefficients=None):  # fmt: skip
+                 derivative_tolerance=DERIVATIVE_TOLERANCE, neighbours=None, penalty=None,
+                 coefficients=None):  # fmt: skip
         self.wave, self.data, self.weight, self.basis, self.layout = wave, data, weight, basis, layout
         self.continuum, self.form, self.tolerance = continuum, form, tolerance
         self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
@@ -381,7 +392,7 @@ def blended_lines(inverse, layout, threshold=0.7):
 
 
 def definite_factor(matrix, ridge):
-    """The factor of a semi-definite matrix with the least ridge of the series ridge, 10 ridge, ... that makes it definite."""
+    """The factor of a semi-definite matrix with the first of ridge, 10 ridge, ... that makes it definite."""
     factor = matrix.factor(ridge)
     while factor is None:
         ridge = max(10.0 * ridge, 1e-14 * float(matrix.diagonal.max()))
@@ -390,6 +401,6 @@ def definite_factor(matrix, ridge):
 
 
 def continuum_columns(wave, degree, teff=None, domain=None):
-    """`functional.continuum_basis` on numpy arrays, shape (n_pix, degree + 1); the domain defaults to the whole axis."""
+    """`functional.continuum_basis` on numpy arrays, shape (n_pix, degree + 1); default domain: the whole axis."""
     domain = (wave[0], wave[-1]) if domain is None else domain
     return continuum_basis(torch.from_numpy(wave), degree, teff, domain).numpy()

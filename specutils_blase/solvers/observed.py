@@ -216,7 +216,8 @@ class ObservedLines:
         rest = values[len(self.names) :]
         return Globals(
             named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
-            named.get("resolving_power", self.first.log_scale), rest[: self.scene.n_species], rest[self.scene.n_species :],
+            named.get("resolving_power", self.first.log_scale), rest[: self.scene.n_species],
+            rest[self.scene.n_species :],
         )  # fmt: skip
 
     def lines(self, theta):

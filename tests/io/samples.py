@@ -78,7 +78,8 @@ def make_spectrum(n_pixels=20, seed=5, **changes):
         "spectral_axis": SpectralAxis(edges, bin_specification="edges"),
         "uncertainty": StdDevUncertainty(rng.uniform(1, 2, n_pixels), unit=u.mJy),
         "mask": rng.uniform(size=n_pixels) < 0.2,
-        "meta": {"wavelength_medium": "air", "header": header, "airmass": 1.5, "orders": [1, 2], "site": None},
+        "meta": {"wavelength_medium": "air", "header": header, "airmass": 1.5, "orders": [1, 2], "site": None,
+                 "resolution": np.linspace(5e4, 6e4, 4), "exposure": 30 * u.s, "offsets": [1.0, np.nan] * u.arcsec},
     }
     return Spectrum(**{**arguments, **changes})
 

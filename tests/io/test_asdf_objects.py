@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from astropy import units as u
-from astropy.io.fits import Header
+from astropy.io.fits import Card, Header
+from astropy.io.fits.verify import VerifyWarning
 from astropy.nddata import InverseVariance, NDUncertainty, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
 from astropy.table import Column, MaskedColumn, QTable
 from astropy.time import Time
@@ -170,6 +171,31 @@ def test_parts_of_a_fit_do_not_share_memory(tmp_path):
     assert (back.template.model.x_0.value > 0).all() and (back.lines["line_center"].value > 0).all()
 
 
+METAS = {
+    "base": {"a": np.arange(3.0), "b": 1 * u.m, "c": 1, "d": [1, 2]},
+    "value": {"a": np.arange(3.0) + 1e-9, "b": 1 * u.m, "c": 1, "d": [1, 2]},
+    "shape": {"a": np.arange(4.0), "b": 1 * u.m, "c": 1, "d": [1, 2]},
+    "dtype": {"a": np.arange(3), "b": 1 * u.m, "c": 1, "d": [1, 2]},
+    "unit": {"a": np.arange(3.0), "b": 100 * u.cm, "c": 1, "d": [1, 2]},
+    "type": {"a": np.arange(3.0), "b": 1 * u.m, "c": True, "d": [1, 2]},
+    "float": {"a": np.arange(3.0), "b": 1 * u.m, "c": 1.0, "d": [1, 2]},
+    "length": {"a": np.arange(3.0), "b": 1 * u.m, "c": 1, "d": [1, 2, 3]},
+    "key": {"a": np.arange(3.0), "b": 1 * u.m, "c": 1, "e": [1, 2]},
+    "same": {"a": np.arange(3.0), "b": 1 * u.m, "c": 1, "d": [1, 2]},
+}
+
+
+def test_only_equal_metadata_are_written_once(tmp_path):
+    spectra = {name: make_spectrum(meta=meta) for name, meta in METAS.items()}
+    path = tmp_path / "fit.asdf"
+    write_asdf(path, make_fit(components=spectra))
+    back = read_asdf(path).components
+    for name, meta in METAS.items():
+        assert_same(meta, dict(back[name].meta), name)
+    parts = asdf.util.load_yaml(path)["fit"]["components"]
+    assert parts["same"]["meta"] is parts["base"]["meta"]
+
+
 def test_equal_arrays_are_stored_once(tmp_path):
     write_asdf(tmp_path / "shared.asdf", {"template": make_template(5000)})
     shared = make_template(5000)
@@ -304,3 +330,18 @@ def test_headers_of_any_kind_come_back(tmp_path):
     header["COMMENT"] = "y" * 100
     spectrum = make_spectrum(meta={"header": header, "other": 1})
     assert_same(spectrum, through_file(make_fit(observed=spectrum), tmp_path).observed)
+
+
+def test_header_that_breaks_the_standard_is_repaired(tmp_path):
+    broken = Header.fromstring("lower   = 3".ljust(80) + "EXPTIME = 1.5e".ljust(80) + "GOOD    = 4".ljust(80))
+    back = through_file(make_fit(observed=make_spectrum(meta={"header": broken})), tmp_path).observed.meta["header"]
+    assert dict(back) == {"LOWER": 3, "EXPTIME": "1.5e", "GOOD": 4}
+
+
+def test_header_that_no_file_can_hold_is_left_out_and_named(tmp_path):
+    with pytest.warns(VerifyWarning, match="HIERARCH"):
+        header = Header([Card("x" * 75, 123456789)])
+    path = tmp_path / "fit.asdf"
+    write_asdf(path, make_fit(observed=make_spectrum(meta={"header": header, "other": 1})))
+    assert dict(read_asdf(path).observed.meta) == {"other": 1}
+    assert asdf.util.load_yaml(path)["fit"]["observed"]["meta"]["not_stored"] == ["header"]

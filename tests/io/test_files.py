@@ -2,7 +2,6 @@
 
 import os
 import stat
-import threading
 
 import asdf
 import numpy as np
@@ -144,23 +143,6 @@ def test_settings_of_the_user_do_not_reach_the_file(template, content, tmp_path)
     assert_same(template, back)
 
 
-def test_threads_write_and_read_at_once(tmp_path):
-    templates = [make_template(n) for n in (2, 3, 4)]
-    results = {}
-
-    def work(k):
-        templates[k].write(tmp_path / f"{k}.asdf")
-        results[k] = LineTemplate.read(tmp_path / f"{k}.asdf")
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for k in range(3):
-        assert_same(templates[k], results[k])
-
-
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
@@ -233,11 +215,27 @@ def test_wrong_kind_names_both(tmp_path):
         read_asdf(tmp_path / "template.asdf", "spectrum_fit")
 
 
-def test_kind_is_found_without_being_told(tmp_path):
-    write_asdf(tmp_path / "fit.asdf", {"fit": make_fit()})
+def test_kind_is_a_class_a_name_or_left_out(tmp_path):
+    write_asdf(tmp_path / "fit.asdf", make_fit())
+    write_asdf(tmp_path / "template.asdf", make_template())
+    for kind in (SpectrumFit, "spectrum_fit", None):
+        assert type(read_asdf(tmp_path / "fit.asdf", kind)) is SpectrumFit
+    for kind in (LineTemplate, "line_template", None):
+        assert type(read_asdf(tmp_path / "template.asdf", kind)) is LineTemplate
+    for kind in ("LineTemplate", dict):
+        with pytest.raises(ValueError, match="kind must be one of line_template, spectrum_fit"):
+            read_asdf(tmp_path / "template.asdf", kind)
+
+
+def test_object_gets_a_key_of_its_own(tmp_path):
+    write_asdf(tmp_path / "fit.asdf", make_fit())
     make_template().write(tmp_path / "template.asdf")
-    assert type(read_asdf(tmp_path / "fit.asdf")) is SpectrumFit
-    assert type(read_asdf(tmp_path / "template.asdf")) is LineTemplate
+    with asdf.open(tmp_path / "fit.asdf") as file:
+        assert type(file["fit"]) is SpectrumFit
+    with asdf.open(tmp_path / "template.asdf") as file:
+        assert type(file["template"]) is LineTemplate
+    with pytest.raises(TypeError, match="content must be a LineTemplate, a SpectrumFit or a dict, got a VoigtForest1D"):
+        write_asdf(tmp_path / "forest.asdf", make_forest())
 
 
 @pytest.mark.parametrize(

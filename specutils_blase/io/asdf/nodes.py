@@ -163,13 +163,11 @@ def meta_from_node(node):
     -------
     dict
     """
-    from astropy.io.fits import Card, Header
-
     if not node:
         return {}
     meta = _own(node["values"])
     for name, cards in node.get("fits_headers", {}).items():
-        meta[name] = Header([Card.fromstring(card) for card in cards])
+        meta[name] = _header(cards)
     return meta
 
 
@@ -264,12 +262,23 @@ def _equal(a, b):
 
 def _cards(header):
     from astropy.io.fits import VerifyError
+    from astropy.io.fits.verify import VerifyWarning
 
-    try:
-        cards = [card.image.rstrip() for card in header.cards]
-    except (VerifyError, ValueError) as error:
-        raise _NotStorable from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)  # about cards that break the standard, which it repairs
+        try:
+            cards = [card.image.rstrip() for card in header.cards]
+            warnings.simplefilter("error")
+            _header(cards)
+        except (VerifyError, ValueError, Warning) as error:
+            raise _NotStorable from error
     return cards
+
+
+def _header(cards):
+    from astropy.io.fits import Card, Header
+
+    return Header([Card.fromstring(card) for card in cards])
 
 
 def _key(name):

@@ -1,0 +1,94 @@
+"""What the benchmarks share: where the test spectra are, how they are read, how a table is printed."""
+
+import os
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+from astropy.nddata import StdDevUncertainty
+from astropy.table import QTable
+from specutils import Spectrum
+
+__all__ = ["SHARED", "Timer", "line", "load", "peak_memory", "pull_row", "read", "require", "show", "true_continuum"]
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def require(*names):
+    """Paths of test spectra; ends the program with a message and success if they are not there."""
+    paths = [SHARED / name for name in names]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        print("skipped, not here: " + ", ".join(missing))
+        sys.exit(0)
+    return paths
+
+
+def read(path, hdu=1):
+    """A table of wavelength, flux and perhaps uncertainty as a Spectrum; a flux without unit is dimensionless."""
+    table = QTable.read(path, hdu=hdu)
+    flux = u.Quantity(table["flux"], dtype=float)
+    uncertainty = None
+    if "uncertainty" in table.colnames:
+        uncertainty = StdDevUncertainty(np.asarray(getattr(table["uncertainty"], "value", table["uncertainty"]), float))
+    return Spectrum(flux=flux, spectral_axis=u.Quantity(table["wavelength"]), uncertainty=uncertainty)
+
+
+def true_continuum(path, wave):
+    """Continuum of a synthetic star at wavelengths [Angstrom], in the unit of its flux."""
+    table = QTable.read(path, hdu=2)
+    return np.interp(wave, table["wavelength"].to_value(u.AA), table["flux"].value)
+
+
+@contextmanager
+def Timer():
+    """Wall clock and CPU seconds of a block: `with Timer() as t: ...; t.wall, t.cpu`."""
+
+    class Seconds:
+        wall = cpu = 0.0
+
+    seconds, wall, cpu = Seconds(), time.perf_counter(), time.process_time()
+    yield seconds
+    seconds.wall, seconds.cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_memory():
+    """Largest resident memory of this process so far [GB]."""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def load():
+    """How busy the machine is, as text."""
+    if not hasattr(os, "getloadavg"):
+        return f"{os.cpu_count()} processors"
+    return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
+
+
+def line(*cells, widths):
+    """One line of a table: numbers are given as text."""
+    return "  ".join(f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(cells, widths,
+                     strict=True)))  # fmt: skip
+
+
+def show(title, heading, rows):
+    """Print a table with a title and the load of the machine."""
+    rows = [tuple(str(cell) for cell in row) for row in rows]
+    widths = [max(len(cells[i]) for cells in (heading, *rows)) for i in range(len(heading))]
+    print(f"\n{title} ({load()})")
+    print(line(*heading, widths=widths))
+    for row in rows:
+        print(line(*row, widths=widths))
+
+
+def pull_row(name, pulls):
+    """(name, number, mean, its error, width, its error, verdict) for a table of pulls."""
+    pulls = np.asarray(pulls, dtype=float)
+    n, mean, width = pulls.size, pulls.mean(), pulls.std(ddof=1)
+    ok = abs(mean) < 0.15 and 0.9 < width < 1.1
+    return (name, n, f"{mean:+.3f}", f"{width / np.sqrt(n):.3f}", f"{width:.3f}", f"{width / np.sqrt(2 * (n - 1)):.3f}",
+            "holds" if ok else "short")  # fmt: skip
