@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 PROGRAM = "specutils-blase"
 FREE = ("strength", "fwhm", "x_0")
+WINDOW = "part to use, in the unit of the file"
 DEMO_FILES = {"template": "template.asdf", "lines": "lines.ecsv", "fit": "fit.asdf", "figure": "fit.png"}
 
 
@@ -58,9 +59,9 @@ def _demo(options):
     folder = Path(options.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     _check_outputs(options.overwrite, *(folder / name for name in DEMO_FILES.values()))
+    started = time.perf_counter()
     from specutils_blase import demo, report
 
-    started = time.perf_counter()
     print(f"A star and its sky, made up from seed {options.seed} and cloned:")
     star, sky = demo.clone_sources(options.seed)
     print(report.format_pairs(demo.describe_clones(star, sky)))
@@ -70,10 +71,13 @@ def _demo(options):
         if draw == 0:
             _write_demo(folder, star.template, results[0].fit)
             print("\nAn echelle order of such a star, fitted:")
+            print(report.describe_info(results[0].fit.fit_info))
+            print("\nWhat went into it, and what came out:")
             print(report.format_table(demo.parameter_rows(results[0])))
             print("\nEquivalent widths [mA] of the deepest lines that are not blended:")
             print(report.format_table(demo.line_rows(results[0])))
-    print(f"\nPulls (recovered - injected) / error, orders: {options.draws}; expected: mean 0, width 1:")
+    converged = sum(result.fit.fit_info["status"] == "converged" for result in results)
+    print(f"\nPulls, (recovered - injected) / error, of {options.draws} such fits ({converged} converged):")
     print(report.format_table(demo.pull_rows(results)))
     print(f"\n{time.perf_counter() - started:.0f} s")
     _wrote(*(folder / name for name in DEMO_FILES.values()))
@@ -95,14 +99,13 @@ def _clone(options):
     from specutils_blase import clone_spectrum
 
     spectrum = _read_with(options, options.star)
-    unit = spectrum.spectral_axis.unit
     template = clone_spectrum(
         spectrum,
         prominence=options.prominence,
         teff=None if options.teff is None else options.teff * u.K,
         continuum_degree=options.continuum_degree,
         passes=options.passes,
-        window=None if options.window is None else tuple(bound * unit for bound in options.window),
+        window=_window(options, spectrum),
     )
     template.write(options.output, overwrite=options.overwrite)
     if options.lines:
@@ -128,8 +131,9 @@ def _fit(options):
     template = None if options.template is None else LineTemplate.read(options.template)
     if options.free_lsf and options.lsf is None:
         raise ValueError("--lsf must be a number to be free, got none; give --lsf a number or drop --free-lsf")
+    spectrum = _read_with(options, options.order)
     fit = fit_spectrum(
-        _read_with(options, options.order),
+        spectrum,
         template,
         telluric=telluric[0] if len(telluric) == 1 else telluric or None,
         lsf=ResolvingPower(options.lsf, free=True) if options.free_lsf else options.lsf,
@@ -138,6 +142,7 @@ def _fit(options):
         limb_darkening=options.limb_darkening,
         continuum_degree=options.continuum_degree,
         free=tuple(options.free),
+        window=_window(options, spectrum),
     )
     fit.write(options.output, overwrite=options.overwrite)
     if options.lines:
@@ -176,6 +181,12 @@ def _read_lines(path):
         return None
     table = QTable.read(path)
     return table if {"line_center", "depth", "equivalent_width", "component"} <= set(table.colnames) else None
+
+
+def _window(options, spectrum):
+    if options.window is None:
+        return None
+    return tuple(bound * spectrum.spectral_axis.unit for bound in options.window)
 
 
 def _read_with(options, path):
@@ -263,7 +274,7 @@ def _short_warnings():
     from specutils_blase.errors import BlaseWarning
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=BlaseWarning)
+        warnings.filterwarnings("default", category=BlaseWarning)
         warnings.showwarning = lambda message, *rest, **named: _complain(f"warning: {_one_line(message)}")
         yield
 
@@ -312,7 +323,7 @@ def _add_demo(commands, writing):
     text = "simulate a star, a sky and an echelle order, clone, fit, compare with the truth"
     demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".", parents=[writing])
     demo.add_argument("--output", metavar="DIR", default="specutils-blase-demo", help="default: %(default)s")
-    demo.add_argument("--seed", type=_count(0), default=1, help="default: %(default)s")
+    demo.add_argument("--seed", type=_count(0), default=4, help="default: %(default)s")
     demo.add_argument("--draws", type=_count(1), default=1, help="how many orders to simulate and fit")
     demo.set_defaults(run=_demo)
 
@@ -328,7 +339,7 @@ def _add_clone(commands, parents):
     )
     clone.add_argument("--continuum-degree", type=_count(0), default=5, metavar="N", help="default: 5")
     clone.add_argument("--passes", type=_count(1), default=4, metavar="N", help="default: 4")
-    clone.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help="in the unit of the file")
+    clone.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     clone.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
     clone.add_argument("--plot", metavar="PNG", help="draw the template")
     clone.set_defaults(run=_clone)
@@ -348,6 +359,7 @@ def _add_fit(commands, parents):
     fit.add_argument("--limb-darkening", type=float, default=0.6, metavar="E", help="linear (default: 0.6)")
     fit.add_argument("--free", nargs="*", choices=FREE, default=["strength"], help="of every line (default: strength)")
     fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
+    fit.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
     fit.add_argument("--plot", metavar="PNG", help="draw the fit")
     fit.set_defaults(run=_fit)
@@ -368,3 +380,7 @@ def _count(smallest):
 
     convert.__name__ = f"whole number >= {smallest}"
     return convert
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -49,9 +49,9 @@ NEGLIGIBLE = 0.1
 # Lines couple in the solver with this many neighbours on either side.
 NEIGHBOURS = 16
 # Intermediate passes stop early: the next pass changes the problem anyway.
-RTOL_PASS, RTOL_LAST = 1e-2, 3e-3
+RTOL_PASS, RTOL_LAST = 2e-2, 5e-3
 MAX_ITERATIONS = 15
-MAX_ITERATIONS_LAST = 40
+MAX_ITERATIONS_LAST = 60
 # In noisy spectra a new line must stand out by this many standard deviations.
 SIGNIFICANCE = 5.0
 

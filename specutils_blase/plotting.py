@@ -204,7 +204,7 @@ def _draw_fit(ax, fit, *, points=False):
         ax.plot(axis, flux, color=DATA, lw=0.9, label="data")
     if continuum is not None:
         ax.plot(axis, continuum, color=CONTINUUM, lw=1.0, ls="--", label="continuum", zorder=1)
-    if telluric is not None:
+    if telluric is not None and fit.template is not None:  # alone it is the model
         ax.plot(axis, telluric, color=TELLURIC, lw=0.9, label="telluric", zorder=2)
     ax.plot(axis, model, color=MODEL, lw=0.9, label="model", zorder=4)
     _shade_ignored(ax, axis, used)

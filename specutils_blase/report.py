@@ -6,6 +6,7 @@ from astropy import units as u
 __all__ = [
     "describe_arrays",
     "describe_fit",
+    "describe_info",
     "describe_lines",
     "describe_template",
     "format_pairs",
@@ -185,6 +186,22 @@ def describe_arrays(arrays):
 def _count_lines(lines):
     components, counts = np.unique(np.asarray(lines["component"]), return_counts=True)
     return ", ".join(f"{n} {name}" for name, n in zip(components, counts, strict=True)) or "none"
+
+
+def describe_info(info):
+    """
+    How a clone or a fit went.
+
+    Parameters
+    ----------
+    info : dict
+        The ``fit_info`` of a template or a fit.
+
+    Returns
+    -------
+    str
+    """
+    return format_pairs(_info_pairs(info))
 
 
 def _info_pairs(info):

@@ -143,11 +143,15 @@ def _wing_terms(x, y, k, kx, ly, kxx):
 
 
 @njit(**FAST)
-def _split(wave, lo, hi, center, reach):
-    """Pixels [i, k) of [lo, hi) with |wave - center| < reach."""
-    i = lo + np.searchsorted(wave[lo:hi], center - reach)
-    k = lo + np.searchsorted(wave[lo:hi], center + reach)
-    return i, k
+def _first_above(wave, lo, hi, value):
+    """First pixel of lo..hi whose wavelength is not below value (np.searchsorted would take a second to compile)."""
+    while lo < hi:
+        middle = (lo + hi) // 2
+        if wave[middle] < value:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
 
 
 @njit(**FAST)
@@ -160,8 +164,8 @@ def _value_line(wave, lo, hi, center, sigma, gamma, x, value, scratch):
     n = hi - lo
     core0, core1 = 0, 0
     if y < _CORE:
-        a, b = _split(wave, lo, hi, center, _CORE / inv)
-        core0, core1 = a - lo, b - lo
+        core0 = _first_above(wave, lo, hi, center - _CORE / inv) - lo
+        core1 = _first_above(wave, lo, hi, center + _CORE / inv) - lo
         _core(x[core0:core1], y, value[core0:core1], scratch[core0:core1])
     _wing_value(x[:core0], y, value[:core0])
     _wing_value(x[core1:n], y, value[core1:n])
@@ -180,8 +184,8 @@ def _terms_line(wave, lo, hi, center, strength, sigma, gamma, x, out):
     n = hi - lo
     core0, core1 = 0, 0
     if y < _CORE:
-        a, b = _split(wave, lo, hi, center, _CORE / inv)
-        core0, core1 = a - lo, b - lo
+        core0 = _first_above(wave, lo, hi, center - _CORE / inv) - lo
+        core1 = _first_above(wave, lo, hi, center + _CORE / inv) - lo
         re, im = out[0, core0:core1], out[2, core0:core1]
         _core(x[core0:core1], y, re, im)
         for i in range(core0, core1):

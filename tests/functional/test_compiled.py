@@ -226,6 +226,7 @@ class TestForest:
 
     def test_product_is_the_product_and_never_negative(self):
         lines, wave = draw_lines(3), np.linspace(5000.0, 5010.0, 301)
+        lines["center"][5], lines["strength"][5] = 5004.0, 4.0 * lines["sigma"][5]
         dense = dense_depths(lines, wave)
         assert dense.max() > 1.0, "the example must clip"
         flat = compiled.product_transmission(wave, **lines, tolerance=1e-12)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from specutils_blase.solvers.banded import BorderedBanded, assemble, bandwidth, near_windows
 
-shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4))
+# n, elements below the diagonal (fewer than n), m
+shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4)).map(lambda s: (s[0], min(s[1], s[0] - 1), s[2]))
 
 
 def random_matrix(seed, n, width, m, *, ragged=True, shift=1e-3):
@@ -36,7 +37,7 @@ class TestFactor:
         np.testing.assert_array_equal(matrix.dense(), full)
         np.testing.assert_array_equal(matrix.diagonal, np.diag(full))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(shape=shapes, seed=st.integers(0, 10_000), ragged=st.booleans())
     def test_solve_is_that_of_numpy(self, shape, seed, ragged):
         matrix, full = random_matrix(seed, *shape, ragged=ragged)
@@ -49,7 +50,7 @@ class TestFactor:
         np.testing.assert_array_equal(matrix.dense(), before)  # neither the matrix nor the right side is used up
         np.testing.assert_array_equal(rhs, given_rhs)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(shape=shapes, seed=st.integers(0, 10_000), ragged=st.booleans())
     def test_inverse_near_the_band_is_that_of_numpy(self, shape, seed, ragged):
         n, width, m = shape
@@ -92,7 +93,8 @@ class TestFactor:
     def test_only_a_border(self):
         corner = np.array([[2.0, 0.5], [0.5, 1.0]])
         matrix = BorderedBanded(np.zeros((0, 1)), np.zeros((0, 2)), corner)
-        np.testing.assert_allclose(matrix.factor().solve(np.array([1.0, 2.0])), np.linalg.solve(corner, [1.0, 2.0]))
+        np.testing.assert_allclose(matrix.factor().solve(np.array([1.0, 2.0])), np.linalg.solve(corner, [1.0, 2.0]),
+                                   atol=1e-14)  # fmt: skip
         np.testing.assert_allclose(matrix.factor().inverse().corner, np.linalg.inv(corner))
 
     @pytest.mark.parametrize("change", ["band", "corner", "nan_band", "nan_corner"])
@@ -151,7 +153,7 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 60), st.
 
 
 class TestAssemble:
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(size=sizes, seed=st.integers(0, 10_000))
     def test_is_the_product_of_the_jacobian_with_itself(self, size, seed):
         *arguments, jacobian = random_columns(seed, *size)
@@ -159,7 +161,7 @@ class TestAssemble:
         np.testing.assert_allclose(gradient, jacobian.T @ arguments[4], rtol=0, atol=1e-12 * len(jacobian))
         np.testing.assert_allclose(matrix.dense(), jacobian.T @ jacobian, rtol=0, atol=1e-12 * len(jacobian))
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(size=sizes, seed=st.integers(0, 10_000), cut=st.floats(0.0, 10.0))
     def test_near_couples_only_near_parts(self, size, seed, cut):
         q, n_lines = size[:2]
@@ -199,7 +201,7 @@ class TestAssemble:
 
 
 class TestBandwidth:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(windows=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 15)), min_size=0, max_size=12))
     def test_covers_every_overlap(self, windows):
         windows = sorted(windows)

@@ -1,0 +1,269 @@
+"""The transfer fit's residual, gradient and normal matrix against finite differences, dense matrices and quadrature."""
+
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from specutils_blase.instrument import BandedLSF
+from specutils_blase.solvers import observed
+from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, LineLayout, Lines, QuadraticPenalty
+from specutils_blase.solvers.observed import (
+    STAR,
+    Globals,
+    ObservedLines,
+    Response,
+    Scene,
+    banded_response,
+    build_response,
+    convolve,
+    uniform_grid,
+)
+
+C = 299792.458
+ALL = (STRENGTH, SIGMA, GAMMA, CENTER)
+STEP = 0.25
+N_PIX = 70
+EDGES = np.stack([10600.0 + 0.06 * np.arange(N_PIX), 10600.06 + 0.06 * np.arange(N_PIX)], axis=1)
+GRID = uniform_grid(10600 * (1 - 100 / C), 10604.2 * (1 + 100 / C), STEP)
+MIDDLE = EDGES.mean(axis=1)
+VELOCITY = -23.0
+
+
+def compiled_depth(grid, lines, form):
+    """`line_depth` whose windows cut nothing that a finite difference could see."""
+    lines = lines.sorted()
+    if form == "opacity" or len(lines) == 0:
+        return observed.compiled.optical_depth(grid, *lines, 1e-12) if len(lines) else np.zeros(grid.size)
+    return -np.log(observed.compiled.product_transmission(grid, *lines, 1e-12))
+
+
+@pytest.fixture
+def uncut(monkeypatch):
+    """Windows so wide that the model is smooth in all parameters."""
+    monkeypatch.setattr(observed, "line_depth", compiled_depth)
+    monkeypatch.setattr(observed, "DERIVATIVE_TOLERANCE", 1e-9)
+
+
+def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_000.0, free_scale=True, matrix=None,
+                 vsini=6.0, penalty=True, emission=True):  # fmt: skip
+    """Four star lines and two of each species, overlapping, one in emission, seen with noise."""
+    rng = np.random.default_rng(8)
+    seen = rng.uniform(10600.4, 10603.8, 4 * star + 2 * n_species)
+    species = np.concatenate([np.full(4 * star, STAR), np.repeat(np.arange(n_species), 2)])
+    order = np.argsort(seen)
+    seen, species = seen[order], species[order]
+    rest = seen / np.where(species == STAR, np.sqrt((1 + VELOCITY / C) / (1 - VELOCITY / C)), 1.0)
+    strength = rng.uniform(0.01, 0.05, seen.size)
+    if emission:
+        strength[1] *= -0.5
+    lines = Lines(rest, strength, rng.uniform(0.04, 0.07, seen.size), rng.uniform(0.01, 0.04, seen.size))
+    layout = LineLayout(lines, free, np.full(4, -np.inf), np.full(4, np.inf))
+    x = 2 * (MIDDLE - EDGES[0, 0]) / (EDGES[-1, 1] - EDGES[0, 0]) - 1
+    weight = rng.uniform(50, 150, N_PIX)
+    weight[[7, 30, 31]] = 0.0
+    scene = Scene(
+        grid=GRID, step=STEP, edges=EDGES, resolving_power=None if power is None else np.full(N_PIX, power),
+        matrix=matrix, basis=np.stack([np.ones(N_PIX), x, 1.5 * x**2 - 0.5], axis=1),
+        data=0.9 + 0.05 * rng.standard_normal(N_PIX), weight=weight, species=species, n_species=n_species,
+        form=(form,) * (n_species + 1), limb_darkening=0.6,
+    )  # fmt: skip
+    prior = None
+    if penalty and free:
+        shape = (seen.size, len(free))
+        prior = QuadraticPenalty(layout.pack() + 0.1, rng.uniform(1, 9, shape))
+    start = Globals(VELOCITY, vsini, 0.05, np.full(n_species, 0.2), np.array([1.0, 0.05, -0.1]))
+    return ObservedLines(scene, layout, start, free_scale=free_scale and power is not None, penalty=prior)
+
+
+def jacobian(problem, theta, steps):
+    """Derivatives of the weighted residual by central differences, shape (n_pix, n_theta)."""
+
+    def difference(i, factor):
+        up, down = theta.copy(), theta.copy()
+        up[i] += factor * steps[i]
+        down[i] -= factor * steps[i]
+        return (problem.evaluate(up).residual - problem.evaluate(down).residual) / (2 * factor * steps[i])
+
+    n_local = problem.shape[0] * problem.shape[1]
+    columns = [difference(i, 1) if i < n_local else (4 * difference(i, 1) - difference(i, 2)) / 3
+               for i in range(theta.size)]  # fmt: skip
+    return np.stack(columns, axis=1)
+
+
+def finite_steps(problem):
+    """A step for every parameter that is small against what changes the model."""
+    n, q, m = problem.shape
+    named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2}
+    glob = [named[name] for name in problem.names]
+    return np.array([2e-3] * (n * q) + glob + [1e-3] * (m - len(glob)))
+
+
+CASES = {
+    "everything": {},
+    "strengths": {"free": (STRENGTH,)},
+    "widths": {"free": (SIGMA, GAMMA)},
+    "centres": {"free": (CENTER,)},
+    "star alone": {"n_species": 0},
+    "tellurics alone": {"star": False},
+    "pixels alone": {"power": None},
+    "fixed resolution": {"free_scale": False},
+    "slow rotation": {"vsini": 1.5},
+    "product form": {"form": "product", "emission": False},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_and_normal_matrix_are_those_of_the_residual(uncut, case):
+    problem = make_problem(**CASES[case])
+    theta = problem.start()
+    gradient, matrix = problem.linearize(theta)
+    residual = problem.evaluate(theta).residual
+    slopes = jacobian(problem, theta, finite_steps(problem))
+    n = problem.shape[0] * problem.shape[1]
+    expected, normal = slopes.T @ residual, slopes.T @ slopes
+    if problem.penalty is not None:
+        local = problem.split(theta)[0]
+        expected[:n] += (problem.penalty.precision * (local - problem.penalty.mean)).ravel()
+        normal[np.arange(n), np.arange(n)] += problem.penalty.precision.ravel()
+    size = np.linalg.norm(slopes, axis=0)
+    names = [f"line {k}" for k in range(n)] + problem.names + ["column"] * problem.scene.n_species + ["continuum"] * 3
+    wrong = np.abs(gradient - expected) / (size * np.linalg.norm(residual) + 1)
+    assert wrong.max() < 2e-4, f"gradient of {names[wrong.argmax()]} is off by {wrong.max():.2g}"
+    wrong = np.abs(matrix.dense() - normal) / np.sqrt(np.outer(normal.diagonal(), normal.diagonal()))
+    worst = np.unravel_index(wrong.argmax(), wrong.shape)
+    assert wrong.max() < 1e-3, f"curvature of {names[worst[0]]} and {names[worst[1]]} is off by {wrong.max():.2g}"
+
+
+def test_windows_cut_the_derivatives_where_the_optical_depth_is_small():
+    problem = make_problem(penalty=False)
+    theta = problem.start()
+    gradient, _ = problem.linearize(theta)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observed, "DERIVATIVE_TOLERANCE", 1e-10)
+        exact, _ = problem.linearize(theta)
+    state = problem.evaluate(theta)
+    # what is cut of a line's derivative is smaller than the tolerance in every pixel
+    most = observed.DERIVATIVE_TOLERANCE * np.sum(np.abs(state.residual * state.continuum * problem.scene.weight))
+    assert 0 < np.abs(gradient - exact).max() < most
+
+
+def test_cost_is_that_of_the_groups():
+    problem = make_problem()
+    theta = problem.start() + 0.01
+    residual, local = problem.evaluate(theta).residual, problem.split(theta)[0]
+    penalty = 0.5 * problem.penalty.precision * (local - problem.penalty.mean) ** 2
+    assert problem.cost(theta).sum() == pytest.approx(0.5 * residual @ residual + penalty.sum(), rel=1e-12)
+    assert problem.cost(theta).size == problem.group.max() + 1
+
+
+def test_theta_holds_the_globals():
+    problem = make_problem()
+    theta = problem.start()
+    glob = problem.globals(theta)
+    assert (glob.velocity, glob.vsini, glob.log_scale) == pytest.approx((VELOCITY, 6.0, 0.05))
+    np.testing.assert_allclose(glob.column, 0.2)
+    np.testing.assert_allclose(glob.continuum, [1.0, 0.05, -0.1])
+    lines = problem.lines(theta)
+    for got, expected in zip(lines, problem.layout.start, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-14)
+
+
+def test_an_earlier_point_is_not_confused_with_a_later_one():
+    problem = make_problem()
+    theta = problem.start()
+    gradient, _ = problem.linearize(theta)
+    other = theta.copy()
+    other[problem.shape[0] * 4 + problem.names.index("resolving_power")] += 0.3
+    assert not np.allclose(problem.linearize(other)[0], gradient)
+    np.testing.assert_array_equal(problem.linearize(theta)[0], gradient)
+
+
+def test_moves_are_limited():
+    problem = make_problem()
+    theta = problem.start()
+    huge = np.full(theta.size, 1e6)
+    for step in (huge, -huge):
+        glob = problem.globals(problem.move(theta, step))
+        assert abs(glob.velocity - VELOCITY) <= observed.MAX_VELOCITY_STEP
+        assert glob.vsini >= observed.SMALLEST_VSINI
+        assert np.all(np.abs(glob.column - 0.2) <= observed.MAX_LOG_STEP + 1e-12)
+    small = np.full(theta.size, 1e-3)
+    np.testing.assert_allclose(problem.move(theta, small), theta + small)
+
+
+def test_vsini_stays_at_its_limit():
+    problem = make_problem(vsini=observed.SMALLEST_VSINI)
+    theta, gradient = problem.start(), np.zeros(problem.start().size)
+    i = problem.shape[0] * 4 + problem.names.index("vsini")
+    for sign in (1.0, -1.0):
+        gradient[i] = sign
+        assert problem.blocked(theta, gradient)[i] == (sign > 0)
+
+
+def dense(response, n_grid):
+    """A `Response` as a full matrix."""
+    full = np.zeros((response.start.size, n_grid))
+    for p, first in enumerate(response.start):
+        values = response.values[response.pointer[p] : response.pointer[p + 1]]
+        full[p, first : first + values.size] = values
+    return full
+
+
+@pytest.mark.parametrize("width", [None, 0.09])
+def test_response_is_its_dense_matrix(width):
+    flux = np.random.default_rng(3).uniform(0.5, 1.5, GRID.size)
+    sigma = None if width is None else np.linspace(width, 1.3 * width, N_PIX)
+    response = build_response(GRID, EDGES, sigma)
+    full = dense(response, GRID.size)
+    np.testing.assert_allclose(response @ flux, full @ flux, rtol=1e-13)
+    np.testing.assert_allclose(full.sum(axis=1), 1.0, rtol=1e-8)
+    np.testing.assert_array_equal(response.stop, [np.flatnonzero(row)[-1] + 1 for row in full])
+    if width is not None:
+        low, high = ((EDGES[:, k, None] - GRID) / (np.sqrt(2) * sigma[:, None]) for k in (0, 1))
+        share = 0.5 * (erf(high) - erf(low)) * (GRID * STEP / C) / np.diff(EDGES, axis=1)
+        np.testing.assert_allclose(full, share, atol=1e-9)
+
+
+def test_response_fills_holes():
+    response = Response.from_triplets(np.array([0, 0, 1]), np.array([1, 4, 2]), np.array([2.0, 3.0, 5.0]), 2)
+    np.testing.assert_allclose(response @ np.array([1.0, 10.0, 100.0, 1e3, 1e4, 1e5]), [30020.0, 500.0])
+
+
+@pytest.mark.parametrize("used", [slice(0, N_PIX), slice(9, 50)])
+def test_banded_response_is_the_matrix_times_pixel_means(used):
+    rng = np.random.default_rng(5)
+    lsf = BandedLSF(rng.uniform(0.05, 1.0, (7, N_PIX)))
+    matrix = np.zeros((N_PIX, N_PIX))
+    for offset, band in zip(lsf.offsets, lsf.bands, strict=True):
+        for j in range(N_PIX):
+            if 0 <= j - offset < N_PIX:
+                matrix[j - offset, j] = band[j]
+    flux = 1 + 0.3 * np.sin(GRID * 9) + 0.1 * rng.standard_normal(GRID.size)
+    fine = np.linspace(EDGES[:, 0], EDGES[:, 1], 20_001, axis=1)
+    means = np.trapezoid(np.interp(fine, GRID, flux), fine, axis=1) / np.diff(EDGES, axis=1)[:, 0]
+    response = banded_response(GRID, EDGES, lsf.triplets(), used)
+    np.testing.assert_allclose(response @ flux, (matrix @ means)[used], rtol=1e-6)
+
+
+def test_banded_response_in_the_problem(uncut):
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.3) ** 2)
+    bands = np.repeat((kernel / kernel.sum())[:, None], N_PIX, axis=1)
+    matrix = banded_response(GRID, EDGES, BandedLSF(bands).triplets(), slice(0, N_PIX))
+    problem = make_problem(power=None, matrix=matrix)
+    theta = problem.start()
+    gradient, _ = problem.linearize(theta)
+    slopes = jacobian(problem, theta, finite_steps(problem))
+    local = problem.split(theta)[0]
+    expected = slopes.T @ problem.evaluate(theta).residual
+    expected[: local.size] += problem.penalty.gradient(local).ravel()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("taps", [1, 31, 201])
+def test_convolution_is_the_plain_sum(taps):
+    rng = np.random.default_rng(taps)
+    flux, kernel = rng.uniform(0, 1, 400), rng.uniform(0, 1, taps)
+    half = taps // 2
+    padded = np.concatenate([np.full(half, flux[0]), flux, np.full(half, flux[-1])])
+    expected = [padded[i : i + taps] @ kernel[::-1] for i in range(flux.size)]
+    np.testing.assert_allclose(convolve(flux, kernel), expected, rtol=1e-12)
