@@ -25,11 +25,6 @@ class Conf(ConfigNamespace):
         'function supports), "cpu", or the name of a torch device.',
         module=_PACKAGE,
     )
-    dtype = ConfigItem(
-        ["float64", "float32"],
-        "Precision of the profile arithmetic. Coordinates are float64 whatever is set here.",
-        module=_PACKAGE,
-    )
     progress = ConfigItem(
         ["auto", "on", "off"],
         'Whether long work shows its progress when a function is called with ``progress=None``: "auto" means on in a '

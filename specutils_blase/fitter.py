@@ -78,9 +78,10 @@ class SparseLineFitter(Fitter):
 
         _check(model, z)
         model = model if inplace else model.copy()
-        problem, order = _problem(model, *_data(x, y, weights))
+        problem, order = _problem(model, *_data(x, y, weights), weights is not None)
         theta = problem.start()
-        solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc)
+        floor = _floor(problem, weights)
+        solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc, atol=floor)
         n_free = theta.size
         self.fit_info = {
             "status": solution.status, "message": solution.message, "chi2": 2.0 * solution.cost,
@@ -93,6 +94,11 @@ class SparseLineFitter(Fitter):
         scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1)
         _store(model, problem, solution.theta, order, scale)
         return model
+
+
+def _floor(problem, weights):
+    """Changes of the sum of squares that mean nothing: of a noise level, or without weights of rounding."""
+    return 1e-3 if weights is not None else 1e-14 * float(problem.data @ problem.data)
 
 
 def _check(model, z):
@@ -121,9 +127,10 @@ def _data(x, y, weights):
     return x[order], y[order], weights[order]
 
 
-def _problem(model, x, y, weights):
+def _problem(model, x, y, weights, has_weights):
     """The least-squares problem of a model without units, and the order that sorts its lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
+    from specutils_blase.preparation import noise_level
     from specutils_blase.solvers.lines import LineLayout, Lines, QuadraticPenalty, SampledLines
 
     center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
@@ -136,7 +143,9 @@ def _problem(model, x, y, weights):
     free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows)
     layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, FWHM_PER_SIGMA))
     local = layout.pack()
-    penalty = QuadraticPenalty(local, np.broadcast_to(_WEAK[list(layout.free)] ** -2.0, local.shape))
+    # without weights the residuals are in units of the data, and so must the prior be
+    variance = 1.0 if has_weights else noise_level(y) ** 2
+    penalty = None if not layout.free else QuadraticPenalty(local, np.broadcast_to(variance * _WEAK[list(layout.free)] ** -2.0, local.shape))
     continuum = model.continuum_basis(x)
     coefficients = np.ravel(model.continuum.value)
     fixed = bool(model.fixed["continuum"])
@@ -173,8 +182,8 @@ def _store(model, problem, theta, order, scale):
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
     from specutils_blase.solvers.lines import definite_factor, felt_lines, line_covariance
 
-    local, coefficients = problem.split(theta)
-    lines = problem.layout.unpack(local)
+    _, coefficients = problem.split(theta)
+    lines = problem.lines(theta)
     _, matrix = problem.linearize(theta)
     inverse = definite_factor(matrix, 0.0).inverse()
     covariance = line_covariance(inverse, problem.layout, felt_lines(matrix, problem.layout))

@@ -21,6 +21,8 @@ FLAG_MEANING = (
 )
 # Share of a peak's full width that starts as Gaussian; the rest is Lorentzian (of the FWHM, in quadrature-free sum).
 GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
+# Bins this many standard deviations, and this share of the continuum, above the majority are taken for emission.
+OUTLYING, NOTICEABLE = 5.0, 0.005
 # Deepest start: the optical depth of a black line cannot be read from its depth.
 DEEPEST = 1.0 - 1e-4
 
@@ -109,6 +111,7 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     """Continuum along the upper envelope: an asymmetric least-squares fit to a high quantile of the flux in bins.
 
     Points below the curve count ``below`` times as much as points above it, so that bins full of lines do not pull.
+    Bins that stand out above the majority hold emission lines and are left out.
 
     Returns
     -------
@@ -125,17 +128,34 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     bounds = np.linspace(0, wave.size, n_bins + 1).astype(int)
     ranges = zip(bounds[:-1], bounds[1:], strict=True)
     index = np.array([a + np.argsort(flux[a:b])[int(quantile * (b - a - 1))] for a, b in ranges])
-    rows, values, weight = basis[index], flux[index], np.ones(n_bins)
-    for _ in range(50):
-        coefficients = np.linalg.lstsq(rows * np.sqrt(weight)[:, None], values * np.sqrt(weight), rcond=None)[0]
-        new = np.where(values > rows @ coefficients, 1.0, below)
-        if np.array_equal(new, weight):
-            break
-        weight = new
+    index = index[~_stands_out(basis[index], flux[index])]
+    rows, values = basis[index], flux[index]
+    coefficients = _reweighted(rows, values, lambda excess: np.where(excess > 0, 1.0, below))
     if np.min(basis @ coefficients) <= 0:
         raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
                                  "lower continuum_degree, or use the window where there is flux"))  # fmt: skip
     return basis, coefficients
+
+
+def _stands_out(rows, values):
+    """Points far above the curve that runs through the majority, shape (n_bins,)."""
+    level = np.median(np.abs(values))
+    middle = rows @ _reweighted(rows, values, lambda excess: 1.0 / np.maximum(np.abs(excess), 1e-5 * level))
+    excess = values - middle
+    return excess > np.maximum(OUTLYING * 1.4826 * np.median(np.abs(excess)), NOTICEABLE * level)
+
+
+def _reweighted(rows, values, weights, n_iterations=50):
+    """Coefficients of a least-squares fit whose weights depend on values - fit."""
+    weight = np.ones(len(values))
+    for _ in range(n_iterations):
+        root = np.sqrt(weight)
+        coefficients = np.linalg.lstsq(rows * root[:, None], values * root, rcond=None)[0]
+        new = weights(values - rows @ coefficients)
+        if np.allclose(new, weight, rtol=1e-6, atol=0):
+            break
+        weight = new
+    return coefficients
 
 
 def pick(wave, height, prominence, floor=None):

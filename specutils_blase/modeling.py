@@ -156,6 +156,7 @@ class VoigtForest1D(Fittable1DModel):
             values = np.exp(-compiled.optical_depth(grid, *lines, self.tolerance))
         else:
             values = compiled.product_transmission(grid, *lines, self.tolerance)
+        values[np.isnan(grid)] = np.nan
         out = np.empty(grid.size)
         out[order] = values
         return out.reshape(wave.shape)

@@ -90,7 +90,8 @@ class TestKnownForest:
         for name in table.colnames:
             if name.endswith("_err"):
                 assert np.all(u.Quantity(table[name]).value > 0) and np.isfinite(u.Quantity(table[name])).all(), name
-        np.testing.assert_array_less(np.abs(WAVE[table["line_center_index"]] - table["line_center"].value), 1 / 64 + 1e-9)
+        distance = np.abs(WAVE[table["line_center_index"]] - table["line_center"].value)
+        assert (distance <= 1 / 64 + 1e-9).all()
 
     @pytest.mark.parametrize("scale", [1e-14, 1.0, 1e7])
     def test_blackbody_and_polynomial_in_the_unit_of_the_input(self, scale):
@@ -112,7 +113,8 @@ class TestKnownForest:
                                   exclude_regions=[SpectralRegion(5009 * u.AA, 5010 * u.AA)])  # fmt: skip
         first, last = template.coverage.to_value(u.AA)
         assert first == pytest.approx(5003, abs=0.02) and last == pytest.approx(5016, abs=0.02)
-        assert template.fit_info["n_pixels"] == np.sum((WAVE >= 5003) & (WAVE <= 5016) & ~((WAVE >= 5009) & (WAVE < 5010)))
+        used = (WAVE >= 5003) & (WAVE <= 5016) & ~((WAVE >= 5009) & (WAVE < 5010))
+        assert template.fit_info["n_pixels"] == used.sum()
         with pytest.raises(CoverageError):
             template.evaluate(WAVE * u.AA)
         found = template.lines["line_center"].value
@@ -167,55 +169,61 @@ def assert_same(template, reference, rtol=1e-10):
     for name in template.lines.colnames:
         if template.lines[name].dtype.kind == "f":
             ours, theirs = (u.Quantity(t.lines[name]).value for t in (template, reference))
-            np.testing.assert_allclose(ours, theirs, rtol=max(rtol, 1e-8), err_msg=name)
+            # errors: the square root of an inverse, which multiplies the rounding of a change of units
+            tolerance = 1e-6 if rtol and name.endswith("_err") else rtol
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, err_msg=name)
+
+
+# with a ripple that lines cannot describe
+RIPPLED = transmission() * (1.0 + 2e-4 * np.sin(3.0 * WAVE))
+
+
+@pytest.fixture(scope="module")
+def rippled():
+    return clone_spectrum(spectrum(RIPPLED), continuum_degree=0)
 
 
 class TestSameAnswer:
-    """Representations of one spectrum, which has a ripple that lines cannot describe."""
+    """Representations of one spectrum."""
 
-    FLUX = transmission() * (1.0 + 2e-4 * np.sin(3.0 * WAVE))
-
-    @pytest.fixture(scope="class")
-    def reference(self):
-        return clone_spectrum(spectrum(self.FLUX), continuum_degree=0)
-
-    def test_decreasing(self, reference):
-        template = clone_spectrum(spectrum(self.FLUX[::-1], axis=WAVE[::-1] * u.AA), continuum_degree=0)
-        assert_same(template, reference)
+    def test_decreasing(self, rippled):
+        template = clone_spectrum(spectrum(RIPPLED[::-1], axis=WAVE[::-1] * u.AA), continuum_degree=0)
+        assert_same(template, rippled)
         index = template.lines["line_center_index"]
-        np.testing.assert_array_equal(index, WAVE.size - 1 - reference.lines["line_center_index"])
+        np.testing.assert_array_equal(index, WAVE.size - 1 - rippled.lines["line_center_index"])
 
     @pytest.mark.parametrize("unit", ["nm", "um", "THz", "eV", "1/cm"])
-    def test_unit_of_the_axis(self, reference, unit):
+    def test_unit_of_the_axis(self, rippled, unit):
         # rounding in the conversion moves each wavelength by 1e-16, which the iteration must not amplify
         axis = (WAVE * u.AA).to(unit, u.spectral())
-        assert_same(clone_spectrum(spectrum(self.FLUX, axis=axis), continuum_degree=0), reference)
+        assert_same(clone_spectrum(spectrum(RIPPLED, axis=axis), continuum_degree=0), rippled)
 
     @pytest.mark.parametrize("dtype", [">f8", "<f8"])
-    def test_byte_order_and_read_only(self, reference, dtype):
-        flux, axis = self.FLUX.astype(dtype), WAVE.astype(dtype)
+    def test_byte_order_and_read_only(self, rippled, dtype):
+        flux, axis = RIPPLED.astype(dtype), WAVE.astype(dtype)
         flux.flags.writeable = axis.flags.writeable = False
         source = Spectrum(flux=u.Quantity(flux, copy=False), spectral_axis=u.Quantity(axis, u.AA, copy=False))
-        assert_same(clone_spectrum(source, continuum_degree=0), reference, rtol=0)
+        assert_same(clone_spectrum(source, continuum_degree=0), rippled, rtol=0)
 
     def test_float32_that_holds_the_same_numbers(self):
-        flux = self.FLUX.astype(np.float32)
-        source = Spectrum(flux=u.Quantity(flux, dtype=np.float32), spectral_axis=u.Quantity(WAVE, u.AA, dtype=np.float32))
+        flux = RIPPLED.astype(np.float32)
+        axis = u.Quantity(WAVE, u.AA, dtype=np.float32)
+        source = Spectrum(flux=u.Quantity(flux, dtype=np.float32), spectral_axis=axis)
         assert source.spectral_axis.dtype == np.float32
         assert_same(clone_spectrum(source, continuum_degree=0),
                     clone_spectrum(spectrum(flux.astype(float)), continuum_degree=0), rtol=0)  # fmt: skip
 
-    def test_bin_edges(self, reference):
+    def test_bin_edges(self, rippled):
         edges = np.append(WAVE - 0.5 / 64, WAVE[-1] + 0.5 / 64)
-        source = Spectrum(flux=self.FLUX * u.dimensionless_unscaled, spectral_axis=edges * u.AA,
+        source = Spectrum(flux=RIPPLED * u.dimensionless_unscaled, spectral_axis=edges * u.AA,
                           bin_specification="edges")  # fmt: skip
-        assert_same(clone_spectrum(source, continuum_degree=0), reference)
+        assert_same(clone_spectrum(source, continuum_degree=0), rippled)
 
-    def test_scale_of_the_flux(self, reference):
-        template = clone_spectrum(spectrum(1e-16 * self.FLUX, unit=FLUX), continuum_degree=0)
-        np.testing.assert_allclose(template.model.strength.value, reference.model.strength.value, rtol=1e-8)
+    def test_scale_of_the_flux(self, rippled):
+        template = clone_spectrum(spectrum(1e-16 * RIPPLED, unit=FLUX), continuum_degree=0)
+        np.testing.assert_allclose(template.model.strength.value, rippled.model.strength.value, rtol=1e-8)
         assert template.model.continuum.quantity.to_value(FLUX).item() == pytest.approx(
-            1e-16 * np.ravel(reference.model.continuum.value)[0], rel=1e-8)  # fmt: skip
+            1e-16 * np.ravel(rippled.model.continuum.value)[0], rel=1e-8)  # fmt: skip
 
     @pytest.mark.parametrize("how", ["keyword", "meta"])
     def test_air_when_declared(self, how):

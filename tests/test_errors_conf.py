@@ -30,10 +30,10 @@ def test_explain_names_argument_expectation_input_and_remedy():
 
 def test_defaults():
     assert isinstance(conf, ConfigNamespace)
-    assert {name: getattr(conf, name) for name in conf} == {"device": "auto", "dtype": "float64", "progress": "auto"}
+    assert {name: getattr(conf, name) for name in conf} == {"device": "auto", "progress": "auto"}
 
 
-@pytest.mark.parametrize("name", ["device", "dtype", "progress"])
+@pytest.mark.parametrize("name", ["device", "progress"])
 def test_every_setting_is_documented_and_filed_under_the_package(name):
     item = type(conf).__dict__[name]
     assert len(item.description) > 40
@@ -46,7 +46,7 @@ def test_temporary_setting_is_restored():
     assert conf.device == "auto"
 
 
-@pytest.mark.parametrize(("name", "value"), [("dtype", "float16"), ("progress", "sometimes"), ("device", 3)])
+@pytest.mark.parametrize(("name", "value"), [("progress", "sometimes"), ("device", 3)])
 def test_impossible_setting_is_refused(name, value):
     with pytest.raises(TypeError), conf.set_temp(name, value):
         pass

@@ -6,7 +6,7 @@ from astropy import units as u
 from astropy.table import QTable
 from scipy.integrate import quad
 from scipy.special import voigt_profile
-from specutils import Spectrum, SpectralRegion
+from specutils import SpectralRegion, Spectrum
 
 from specutils_blase import find_lines
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
@@ -156,8 +156,12 @@ def exact_width(a, s, g):
     """Integral of 1 - exp(-a V) over all delta, by adaptive quadrature."""
     scale = s + g + np.sqrt(abs(a) * g / np.pi)
     marks = np.concatenate([[0.0], scale * np.logspace(-3, 3, 25)])
-    dark = lambda d: -np.expm1(-a * voigt_profile(d, s, g))  # noqa: E731
-    inner = sum(quad(dark, lo, hi, epsabs=0, epsrel=1e-11, limit=200)[0] for lo, hi in zip(marks[:-1], marks[1:], strict=True))
+
+    def dark(d):
+        return -np.expm1(-a * voigt_profile(d, s, g))
+
+    pairs = zip(marks[:-1], marks[1:], strict=True)
+    inner = sum(quad(dark, lo, hi, epsabs=0, epsrel=1e-11, limit=200)[0] for lo, hi in pairs)
     # beyond, tau is small and the profile is a Lorentzian's wing
     outer = quad(dark, marks[-1], np.inf, epsabs=0, epsrel=1e-8)[0]
     return 2.0 * (inner + outer)
@@ -269,10 +273,11 @@ class TestLineTable:
             lines = Lines(5000.0 + draws[:, 3], LINES.strength[j] * np.exp(draws[:, 0]),
                           LINES.sigma[j] * np.exp(draws[:, 1]), LINES.gamma[j] * np.exp(draws[:, 2]))  # fmt: skip
             depth = lines.strength * voigt_profile(0.0, lines.sigma, lines.gamma)
+            width = lines.strength if form == "product" else equivalent_width(lines.take(slice(0, 2000)))[0]
             found = {
                 "line_center": lines.center, "strength": lines.strength, "fwhm_gauss": FWHM_PER_SIGMA * lines.sigma,
                 "fwhm_lorentz": 2.0 * lines.gamma, "depth": depth if form == "product" else -np.expm1(-depth),
-                "equivalent_width": lines.strength if form == "product" else equivalent_width(lines.take(slice(0, 2000)))[0],
+                "equivalent_width": width,
             }  # fmt: skip
             for name, values in found.items():
                 error = u.Quantity(table[f"{name}_err"]).value[j]

@@ -149,8 +149,8 @@ class TestContinuum:
     @pytest.mark.parametrize("axis", ["AA", "nm", "THz"])
     @pytest.mark.parametrize("lines", ["AA", "nm"])
     def test_blackbody_and_polynomial(self, axis, lines):
-        model = make(unit=u.Unit(lines), continuum=[2e-13, 3e-14, -1e-14] * self.UNIT, continuum_domain=[4998, 5010] * u.AA,
-                     teff=4700 * u.K)  # fmt: skip
+        model = make(unit=u.Unit(lines), continuum=[2e-13, 3e-14, -1e-14] * self.UNIT,
+                     continuum_domain=[4998, 5010] * u.AA, teff=4700 * u.K)  # fmt: skip
         result = model((WAVE * u.AA).to(axis, u.spectral()))
         x = (WAVE - 5004.0) / 6.0
         polynomial = np.polynomial.legendre.legval(x, [2e-13, 3e-14, -1e-14])

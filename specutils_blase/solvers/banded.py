@@ -64,7 +64,7 @@ class BorderedBanded:
             banded_solve(chol, reach, solved)
         try:
             schur = cho_factor(self.corner + np.diag(damping[n:]) - self.border.T @ solved, lower=True) if m else None
-        except np.linalg.LinAlgError:
+        except (np.linalg.LinAlgError, ValueError):  # not definite, or not finite
             return None
         return Factor(chol, reach, self.border, solved, schur)
 
@@ -212,7 +212,7 @@ def bandwidth(lo, hi):
     # lines are sorted by centre, windows are not: the running minimum of the later starts bounds the overlap
     first = np.minimum.accumulate(lo[::-1])[::-1]
     last = np.searchsorted(first, hi, side="left") - 1
-    return int(np.max(last - np.arange(len(lo))))
+    return max(int(np.max(last - np.arange(len(lo)))), 0)
 
 
 @njit(**FAST)
@@ -297,7 +297,7 @@ def assemble(terms, offset, lo, hi, residual, dense, near=None):
         _gram_columns(terms, offset, lo, hi, near_lo, near_hi, neighbours, first, last, band)
         _project_columns(terms, offset, lo, near_lo, near_hi, residual, dense, first, last, gradient, border)
 
-    if n:
+    if n and q:
         chunked(work, hi - lo)
     matrix = BorderedBanded(band, border, dense @ dense.T)
     return np.concatenate([gradient, dense @ residual]), matrix

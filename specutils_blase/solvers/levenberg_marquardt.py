@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 __all__ = ["Problem", "Solution", "levenberg_marquardt"]
 
@@ -120,9 +121,21 @@ class _Damping:
 
     def after_failure(self, bad, attempt):
         """More damping where a step hurt, and in ever wider surroundings: the cause may be a broad line next door."""
-        bad = np.convolve(bad, np.ones(2 ** (attempt + 1) + 1), mode="same") > 0.5 if bad.any() else np.ones_like(bad)
+        bad = binary_dilation(bad, iterations=2**attempt) if bad.any() else np.ones_like(bad)
         self.local = np.where(bad, np.clip(8.0 * self.local, 1e-3, 1e9), self.local)
         self.glob = min(8.0 * max(self.glob, 1e-4), 1e9)
+
+
+def _consistent_move(problem, theta, step, gradient, matrix, damping):
+    """theta moved by the step; where that had to be shortened, the other parameters are solved for once more."""
+    trial = problem.move(theta, step)
+    moved = trial - theta
+    short = np.abs(moved - step) > 1e-9 * np.abs(step)
+    if not short.any():
+        return trial
+    spring = np.where(short, FENCE * (matrix.diagonal + damping), 0.0)
+    factor = matrix.factor(damping + spring)
+    return trial if factor is None else problem.move(theta, factor.solve(spring * moved - gradient))
 
 
 def _descend(problem, damping, theta, costs, gradient, matrix):
@@ -140,7 +153,7 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
         step = -factor.solve(gradient)
         if expected == np.inf:
             expected = -0.5 * float(gradient @ step)
-        trial = problem.move(theta, step)
+        trial = _consistent_move(problem, theta, step, gradient, matrix, damping(diagonal) + fence)
         new = problem.cost(trial)
         bad = new > costs * (1.0 + TOLERATED)
         if bad.any() and not bad.all():

@@ -108,8 +108,9 @@ class LineLayout:
         return len(self.start), len(self.free)
 
     def pack(self):
-        """theta of the starting lines, shape (n_lines, q)."""
-        return self._columns()[:, list(self.free)]
+        """theta of the starting lines, inside the limits, shape (n_lines, q)."""
+        free = list(self.free)
+        return np.clip(self._columns()[:, free], self.lower[..., free], self.upper[..., free])
 
     def _columns(self):
         s = self.start
@@ -234,8 +235,9 @@ class SampledLines:
         self.continuum, self.form, self.tolerance = continuum, form, tolerance
         self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
         self.coefficients = np.zeros(0) if coefficients is None else coefficients
-        self.shape = (*layout.shape, basis.shape[1])
-        self.group, self.bounds = group_lines(layout.start.center, wave)
+        n_lines, q = layout.shape
+        self.shape = (n_lines if q else 0, q, basis.shape[1])
+        self.group, self.bounds = group_lines(layout.start.center[: self.shape[0]], wave)
         self._last = None
 
     def start(self):
@@ -257,12 +259,16 @@ class SampledLines:
         """(lines, transmission, continuum, weighted residual model - data)."""
         if self._last is None or self._last[0] is not theta:
             local, coefficients = self.split(theta)
-            lines = self.layout.unpack(local)
+            lines = self.layout.unpack(local) if self.shape[0] else self.layout.start
             transmission = self.transmission(lines)
             continuum = self.basis @ coefficients if coefficients.size else self.continuum
             residual = (transmission * continuum - self.data) * self.weight
             self._last = theta, (lines, transmission, continuum, residual)
         return self._last[1]
+
+    def lines(self, theta):
+        """The lines at theta."""
+        return self.evaluate(theta)[0]
 
     def cost(self, theta):
         """See `levenberg_marquardt.Problem`."""
@@ -271,6 +277,9 @@ class SampledLines:
     def linearize(self, theta):
         """See `levenberg_marquardt.Problem`."""
         lines, transmission, continuum, residual = self.evaluate(theta)
+        dense = np.ascontiguousarray((self.basis * (transmission * self.weight)[:, None]).T)
+        if self.shape[0] == 0:
+            return assemble_globals(residual, dense)
         reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
                            2 * lines.width)  # fmt: skip
         lo, hi = compiled.line_windows(self.wave, lines.center, reach)
@@ -280,7 +289,6 @@ class SampledLines:
         if depth is not None:
             columns /= 1.0 - np.minimum(depth, MAX_DEPTH)
         scale_columns(columns, offset, lo, -transmission * continuum * self.weight)
-        dense = np.ascontiguousarray((self.basis * (transmission * self.weight)[:, None]).T)
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         gradient, matrix = assemble(columns, offset, lo, hi, residual, dense, near)
         return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
@@ -288,14 +296,15 @@ class SampledLines:
     def blocked(self, theta, gradient):
         """See `levenberg_marquardt.Problem`."""
         local, coefficients = self.split(theta)
-        blocked = self.layout.blocked(local, self.split(gradient)[0])
+        blocked = self.layout.blocked(local, self.split(gradient)[0]) if self.shape[0] else np.zeros(0, dtype=bool)
         return np.concatenate([blocked.ravel(), np.zeros(coefficients.size, dtype=bool)])
 
     def move(self, theta, step):
         """See `levenberg_marquardt.Problem`."""
         local, coefficients = self.split(theta)
         step_local, step_global = self.split(step)
-        return np.concatenate([self.layout.move(local, step_local).ravel(), coefficients + step_global])
+        local = self.layout.move(local, step_local) if self.shape[0] else local
+        return np.concatenate([local.ravel(), coefficients + step_global])
 
 
 def neighbour_windows(points, center, lo, hi, neighbours):
@@ -334,6 +343,12 @@ def group_costs(problem, theta, residual):
     return costs
 
 
+def assemble_globals(residual, dense):
+    """`assemble` without lines."""
+    none = np.zeros(0, dtype=np.int64)
+    return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, residual, dense)
+
+
 def with_penalty(gradient, matrix, penalty, local):
     """Add a penalty on the lines' theta to the gradient and the diagonal (in place)."""
     if penalty is not None:
@@ -359,8 +374,10 @@ def line_covariance(inverse, layout, felt=True):
         Of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]); zero for parameters that are not free.
     """
     n, q = layout.shape
-    band = inverse.band.reshape(n, q, -1)
     out = np.zeros((n, 4, 4))
+    if q == 0:
+        return out
+    band = inverse.band.reshape(n, q, -1)
     for a, row in enumerate(layout.free):
         for b, column in enumerate(layout.free[a:], start=a):
             out[:, row, column] = out[:, column, row] = band[:, a, b - a]
@@ -373,7 +390,7 @@ def line_covariance(inverse, layout, felt=True):
 
 def felt_lines(matrix, layout):
     """False for lines of which no datum knows, shape (n_lines,)."""
-    return matrix.band[:, 0].reshape(layout.shape).any(axis=1)
+    return matrix.band[:, 0].reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], dtype=bool)
 
 
 def blended_lines(inverse, layout, threshold=0.7):

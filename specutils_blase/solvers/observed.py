@@ -32,6 +32,7 @@ from .lines import (
     MAX_DEPTH,
     LineLayout,
     Lines,
+    assemble_globals,
     group_costs,
     group_lines,
     neighbour_windows,
@@ -155,7 +156,7 @@ class Globals:
     log_scale : float
         ln of the factor on the resolving power.
     column : ndarray, shape (n_species,)
-        ln of the factor on each species' optical depth.
+        ln of the factor on each species' optical depth (its transmission to the power of the factor).
     continuum : ndarray, shape (m,)
     """
 
@@ -240,8 +241,7 @@ class ObservedLines:
         dense = self._dense(state)
         n, q, _ = self.shape
         if n == 0:
-            empty = np.zeros(0, dtype=np.int64)
-            return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), empty, empty, state.residual, dense)
+            return assemble_globals(state.residual, dense)
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
         near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
@@ -262,6 +262,7 @@ class ObservedLines:
         if product.any():
             inside = np.repeat(product, np.diff(offset))
             columns[:, inside] /= 1.0 - np.minimum(terms[0, inside], MAX_DEPTH)
+        columns *= np.repeat(state.scale, np.diff(offset))
         is_star = scene.species == STAR
         half = np.where(is_star, len(state.kernel) // 2, 0)
         response = self._response
@@ -343,8 +344,9 @@ class _State:
     """The forward model at one point; arrays on the grid unless said otherwise."""
 
     globals: Globals
-    observed: Lines  # as seen: the star's lines Doppler shifted, the tellurics' strengths scaled
+    observed: Lines  # as seen: the star's lines Doppler shifted
     doppler: np.ndarray  # factor on each line's wavelength scale
+    scale: np.ndarray  # factor on each line's optical depth, 1 for the star
     star: np.ndarray
     kernel: np.ndarray
     rotated: np.ndarray
@@ -359,9 +361,9 @@ class _State:
         scene = problem.scene
         doppler = np.where(scene.species == STAR, relativistic_factor(glob.velocity), 1.0)
         scale = np.concatenate([[1.0], np.exp(glob.column)])[scene.species + 1]
-        observed = Lines(lines.center * doppler, lines.strength * doppler * scale, lines.sigma * doppler,
-                         lines.gamma * doppler)  # fmt: skip
-        depths = [line_depth(scene.grid, observed.take(scene.species == k), scene.form[k + 1])
+        observed = Lines(*(a * doppler for a in lines))
+        factors = [1.0, *np.exp(glob.column)]
+        depths = [factors[k + 1] * line_depth(scene.grid, observed.take(scene.species == k), scene.form[k + 1])
                   for k in range(STAR, scene.n_species)]  # fmt: skip
         star = np.exp(-depths[0])
         kernel = np.ones(1)
@@ -374,7 +376,7 @@ class _State:
         pixels = problem._response @ (rotated * telluric)
         continuum = scene.basis @ glob.continuum
         residual = (pixels * continuum - scene.data) * scene.weight
-        return cls(glob, observed, doppler, star, kernel, rotated, depths[1:], telluric, pixels, continuum, residual)
+        return cls(glob, observed, doppler, scale, star, kernel, rotated, depths[1:], telluric, pixels, continuum, residual)
 
 
 def line_depth(grid, lines, form):

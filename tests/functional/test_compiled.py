@@ -215,14 +215,15 @@ class TestForest:
         dense = dense_depths(lines, wave)
         for j in range(300):
             own = dense[j, lo[j] : hi[j]]
-            np.testing.assert_allclose(terms[0, offset[j] : offset[j + 1]], own, rtol=1e-9, atol=1e-12 * np.abs(own).max())
+            found = terms[0, offset[j] : offset[j + 1]]
+            np.testing.assert_allclose(found, own, rtol=1e-9, atol=1e-12 * np.abs(own).max())
 
     def test_unsorted_lines_give_the_same(self):
         lines, wave = draw_lines(9, 100), np.linspace(4990.0, 5020.0, 300)
         mixed = np.random.default_rng(0).permutation(100)
         shuffled = {k: v[mixed] for k, v in lines.items()}
-        np.testing.assert_allclose(compiled.optical_depth(wave, **shuffled, tolerance=1e-6),
-                                   compiled.optical_depth(wave, **lines, tolerance=1e-6), rtol=1e-12, atol=1e-13)  # fmt: skip
+        ours, expected = (compiled.optical_depth(wave, **each, tolerance=1e-6) for each in (shuffled, lines))
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-13)
 
     def test_product_is_the_product_and_never_negative(self):
         lines, wave = draw_lines(3), np.linspace(5000.0, 5010.0, 301)

@@ -4,7 +4,7 @@ import asdf
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def strict_asdf():
     """asdf as it should be: by itself it reads without validation and turns failed conversions into warnings."""
     with asdf.config_context() as config:
@@ -15,7 +15,7 @@ def strict_asdf():
 
 
 @pytest.fixture
-def roundtrip(tmp_path):
+def roundtrip(tmp_path, strict_asdf):
     """What comes back when an object goes through a plain ASDF file."""
 
     def go(value):

@@ -13,6 +13,8 @@ from specutils_blase.modeling import VoigtForest1D
 
 from .samples import FLUX_UNIT, assert_same, make_forest
 
+pytestmark = pytest.mark.usefixtures("strict_asdf")
+
 PLAIN = {
     "x_0": [5001.0, 5002.0, 1 / 3],
     "strength": [0.1, -0.2, 1e-310],
@@ -38,7 +40,7 @@ def with_std(forest):
 
 
 def with_meta(forest):
-    nested = {"a": [1, 2.5, "x", None, True], "flux": [1.0, np.nan] * u.Jy, 3: {"deep": np.arange(3)}}
+    nested = {"a": [1, 2.5, "x", None, True], "flux": [1.0, np.nan] * u.Jy, 3: {"deep": [np.arange(3)]}}
     forest.meta.update(fit_info=nested, note="", medium=None)
     forest.name = "star"
     forest.bounding_box = (4990 * u.AA, 5020 * u.AA)

@@ -25,6 +25,8 @@ from specutils_blase.template import LineTemplate
 
 from .samples import FLUX_UNIT, assert_same, make_fit, make_forest, make_lines, make_spectrum, make_template
 
+pytestmark = pytest.mark.usefixtures("strict_asdf")
+
 NO_LINES = {"continuum": 1 * u.one, "continuum_domain": None, "teff": None}
 
 
@@ -208,7 +210,9 @@ def test_equal_arrays_are_stored_once(tmp_path):
 
 def test_view_of_a_large_array_is_stored_without_the_rest(tmp_path):
     large = np.random.default_rng(1).uniform(size=200_000)
-    spectrum = make_spectrum(flux=large[:20] * u.Jy, uncertainty=StdDevUncertainty(large[20:40]))
+    flux, sigma = u.Quantity(large[:20], u.Jy, copy=False), StdDevUncertainty(large[20:40], copy=False)
+    spectrum = make_spectrum(flux=flux, uncertainty=sigma)
+    assert np.shares_memory(spectrum.flux.value, large) and np.shares_memory(spectrum.uncertainty.array, large)
     write_asdf(tmp_path / "fit.asdf", {"fit": make_fit(observed=spectrum)})
     assert (tmp_path / "fit.asdf").stat().st_size < 100_000
 

@@ -103,7 +103,7 @@ def write_reference(name):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_reference_file_is_read(name):
+def test_reference_file_is_read(name, strict_asdf):
     with asdf.open(DATA / f"{name}.asdf") as file:
         assert_same(REFERENCES[name](), file["reference"])
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from specutils_blase.solvers.banded import BorderedBanded, assemble, bandwidth, near_windows
 
 # n, elements below the diagonal (fewer than n), m
-shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4)).map(lambda s: (s[0], min(s[1], s[0] - 1), s[2]))
+shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4)).map(
+    lambda s: (s[0], min(s[1], s[0] - 1), s[2])
+)
 
 
 def random_matrix(seed, n, width, m, *, ragged=True, shift=1e-3):
@@ -169,7 +171,8 @@ class TestAssemble:
         _, _, lo, hi, residual, _ = arguments
         middle = (lo + hi) // 2
         windows = near_windows(lo, hi, middle - int(cut), middle + int(cut) + 1)
-        assert (lo <= windows[0]).all() and (windows[0] <= windows[1]).all() and (windows[1] <= np.maximum(hi, lo)).all()
+        assert (lo <= windows[0]).all() and (windows[0] <= windows[1]).all()
+        assert (windows[1] <= np.maximum(hi, lo)).all()
         gradient, matrix = assemble(*arguments, windows)
         near, far = near_part(jacobian, q, lo, hi, *windows)
         expected = near.T @ near

@@ -1,0 +1,56 @@
+"""Time and memory of a clone against its number of lines, at a constant density of lines; each size in a process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+from common import Timer, peak_memory, show
+
+SIZES = (1_000, 3_000, 10_000, 30_000)
+DENSITY = 15.0  # lines per Angstrom, as in the demonstration
+
+
+def clone(n_lines):
+    """(samples, lines found, seconds, CPU seconds, GB above the imports, rms)."""
+    from specutils import Spectrum
+
+    from specutils_blase import clone_spectrum
+    from specutils_blase.simulation import simulate_star
+
+    lower = 10_000 * u.AA
+    warm = simulate_star(1, lower=lower, upper=lower + 20 * u.AA, n_lines=300)
+    clone_spectrum(warm.spectrum, teff=4700 * u.K, progress=False)
+    source = simulate_star(2, lower=lower, upper=lower + n_lines / DENSITY * u.AA, n_lines=n_lines)
+    spectrum = Spectrum(flux=source.spectrum.flux, spectral_axis=source.spectrum.spectral_axis)
+    before = peak_memory()
+    with Timer() as timer:
+        template = clone_spectrum(spectrum, teff=4700 * u.K, progress=False)
+    after = peak_memory()
+    rms = np.std((template.evaluate(spectrum.spectral_axis).flux / spectrum.flux).value - 1)
+    return spectrum.flux.size, len(template.lines), timer.wall, timer.cpu, before, after, rms
+
+
+def main():
+    """Print the table and the slopes."""
+    if sys.argv[1:2] == ["--one"]:
+        print(*clone(int(sys.argv[2])))
+        return
+    rows, results = [], []
+    for size in SIZES:
+        command = [sys.executable, str(Path(__file__).resolve()), "--one", str(size)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        samples, lines, wall, cpu, before, after, rms = (float(x) for x in run.stdout.split()[-7:])
+        results.append((size, wall, cpu, after - before))
+        rows.append((f"{size:,}", f"{samples:,.0f}", f"{lines:,.0f}", f"{wall:.2f}", f"{cpu:.2f}", f"{after:.2f}",
+                     f"{after - before:.3f}", f"{rms:.3%}"))  # fmt: skip
+    show("clone against size", ("lines", "samples", "found", "seconds", "CPU s", "peak GB", "own GB", "rms"), rows)
+    size, *columns = np.log(np.maximum(np.array(results), 1e-6)).T
+    for name, column in zip(("wall time", "CPU time", "own memory"), columns, strict=True):
+        slope = np.polyfit(size, column, 1)[0]
+        print(f"log-log slope of {name}: {slope:.2f} ({'holds' if slope <= 1.1 else 'short'}: at most 1.1)")
+
+
+if __name__ == "__main__":
+    main()
