@@ -80,7 +80,8 @@ def accuracy():
             keep = strength * exact > 1e-6
             worst = max(worst, np.max(np.abs(tau[keep] / (strength * exact[keep]) - 1)))
         rows.append((f"{ratio:g}", f"{worst:.1e}", "holds" if worst < 1e-7 else "short"))
-    show("optical depth against wofz where it exceeds 1e-6", ("fwhm_L / fwhm_G", "worst relative error", "< 1e-7"), rows)
+    show("optical depth against wofz where it exceeds 1e-6", ("fwhm_L / fwhm_G", "worst relative error", "< 1e-7"),
+         rows)  # fmt: skip
 
 
 if __name__ == "__main__":

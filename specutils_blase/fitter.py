@@ -145,7 +145,8 @@ def _problem(model, x, y, weights, has_weights):
     local = layout.pack()
     # without weights the residuals are in units of the data, and so must the prior be
     variance = 1.0 if has_weights else noise_level(y) ** 2
-    penalty = None if not layout.free else QuadraticPenalty(local, np.broadcast_to(variance * _WEAK[list(layout.free)] ** -2.0, local.shape))
+    precision = np.broadcast_to(variance * _WEAK[list(layout.free)] ** -2.0, local.shape)
+    penalty = QuadraticPenalty(local, precision) if layout.free else None
     continuum = model.continuum_basis(x)
     coefficients = np.ravel(model.continuum.value)
     fixed = bool(model.fixed["continuum"])

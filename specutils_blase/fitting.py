@@ -18,7 +18,14 @@ from specutils_blase.lines import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMIN
 from specutils_blase.preparation import Setup, velocity_and_rotation
 from specutils_blase.progress import reporter
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
-from specutils_blase.solvers.lines import STRENGTH, blended_lines, definite_factor, line_covariance
+from specutils_blase.solvers.lines import (
+    CENTER,
+    STRENGTH,
+    Lines,
+    blended_lines,
+    definite_factor,
+    line_covariance,
+)
 from specutils_blase.solvers.observed import STAR
 from specutils_blase.template import LineTemplate
 
@@ -99,7 +106,7 @@ class SpectrumFit:
     template : LineTemplate or None
         The semi-empirical star at native resolution: the template with the fitted lines.
     telluric : LineTemplate, list of LineTemplate, or None
-        The tellurics with the fitted lines and columns.
+        The tellurics with the fitted lines, the column scale in their strengths (not for the product form).
     parameters : QTable
         ``name``, ``value``, ``std``, ``unit``, ``fixed`` of every global parameter.
     lines : QTable
@@ -215,6 +222,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         callback=lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}"),
     )  # fmt: skip
     show("")
+    setup.check_coverage(problem.globals(solution.theta).velocity)
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
@@ -364,11 +372,16 @@ class _Result:
         if problem.shape[0]:
             layout = problem.layout
             covariance = line_covariance(self.inverse, layout) * self.scale
+            for column, parameter in enumerate(layout.free):
+                covariance[problem.held[:, column], parameter] = 0.0
+                covariance[problem.held[:, column], :, parameter] = 0.0
             local = problem.split(theta)[0]
             flags |= AT_BOUND * layout.at_bound(local) | BLENDED * blended_lines(self.inverse, layout)
             if STRENGTH in layout.free:
                 curvature = problem.penalty.curvature(local)[:, layout.free.index(STRENGTH)]
+                curvature = np.where(problem.held[:, layout.free.index(STRENGTH)], 0.0, curvature)
                 flags |= PRIOR_DOMINATED * (covariance[:, STRENGTH, STRENGTH] / self.scale * curvature > 0.5)
+        lines, covariance = self.with_columns(lines, covariance)
         flags |= OUTSIDE_WINDOW * ~self.setup.has_data(self.state.observed)
         centers = self.state.observed.center
         nearest = np.clip(np.searchsorted(self.arrays.wave, centers), 1, self.arrays.wave.size - 1)
@@ -386,6 +399,27 @@ class _Result:
                 error_scale=ERRORS if self.setup.has_sigma else ERRORS_SCALED,
             ))  # fmt: skip
         return tables
+
+    def with_columns(self, lines, covariance):
+        """Telluric lines with the column scale in their strength, so that table and template are what was seen.
+
+        ln strength' = ln strength + ln column; a product of lines to a power is no product, and stays without.
+        """
+        problem, q = self.problem, self.problem.shape[1]
+        strength = lines.strength.copy()
+        for k, log_column in enumerate(self.state.globals.column):
+            mine = (problem.scene.species == k) & (problem.scene.form[k + 1] == "opacity")
+            strength[mine] *= np.exp(log_column)
+            place = len(problem.names) + k
+            covariance[mine, STRENGTH, STRENGTH] += self.inverse.corner[place, place] * self.scale
+            if not q:
+                continue
+            cross = np.zeros((len(lines), 4))
+            cross[:, list(problem.layout.free)] = self.inverse.border[:, place].reshape(-1, q) * self.scale
+            cross[:, CENTER] *= problem.layout.start.width
+            covariance[mine, STRENGTH] += cross[mine]
+            covariance[mine, :, STRENGTH] += cross[mine]
+        return Lines(lines.center, strength, lines.sigma, lines.gamma), covariance
 
     def update(self, template, table, species):
         """The template with the fitted lines in the places of the old ones."""

@@ -118,7 +118,7 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     basis : ndarray, shape (n_pix, degree + 1)
     coefficients : ndarray, shape (degree + 1,)
     """
-    if degree < 0 or int(degree) != degree:
+    if not (isinstance(degree, int | np.integer) and degree >= 0):
         raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(degree), "5 is usual"))
     if wave.size < 4 * (degree + 1):
         expected = f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree {degree}"

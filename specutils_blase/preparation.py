@@ -34,8 +34,6 @@ MARGIN = 60.0
 # Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
 SEARCH_RANGE, SEARCH_STEP = 600.0, 1.0
 ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
-# Precision of a parameter that is not free.
-HELD = 1e12
 
 
 @dataclass(eq=False)
@@ -133,11 +131,12 @@ class Setup:
         union = tuple(sorted(set().union(*rows.values()))) if rows else ()
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
-        penalty = line_priors(layout, species, rows, prior) if union else None
+        penalty = line_priors(layout, prior) if union else None
+        held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         start = Globals(velocity, rotation, 0.0, np.zeros(scene.n_species), np.zeros(0))
         start = replace(start, continuum=self.first_continuum(replace(scene), lines, start))
-        return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty)
+        return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty, held=held)
 
     def first_continuum(self, scene, lines, start):
         """Weighted linear fit of the continuum to the data over the model, twice: the second time without outliers."""
@@ -214,15 +213,14 @@ def grid_step(power, template):
     return max(min(limits), SMALLEST_STEP)
 
 
-def line_priors(layout, species, rows, prior):
-    """The penalty on the lines' theta; parameters that are not free for their species are held."""
+def line_priors(layout, prior):
+    """The penalty on the lines' theta."""
     width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
     scales = np.stack([np.full(len(layout.start), prior.strength), *[np.full(len(layout.start), prior.fwhm)] * 2,
                        width_scale], axis=1)[:, list(layout.free)]  # fmt: skip
-    held = np.array([[parameter not in rows[k] for parameter in layout.free] for k in species])
     kind = QuadraticPenalty if prior.quadratic else AbsolutePenalty
     precision = scales**-2.0 if kind is QuadraticPenalty else 1.0 / scales
-    return kind(layout.pack(), np.where(held, HELD, precision))
+    return kind(layout.pack(), precision)
 
 
 def first_flux(scene, lines, start):
@@ -274,7 +272,9 @@ class _Search:
         edges = scene.edges
         velocities = np.arange(-SEARCH_RANGE, SEARCH_RANGE + 0.5 * SEARCH_STEP, SEARCH_STEP)
         factor = relativistic_factor(velocities)
-        self.velocities = velocities[(edges.min() / factor >= lower) & (edges.max() / factor <= upper)]
+        # velocities that the template covers in part only are tried too: a chance alignment elsewhere must not win
+        seen = np.minimum(edges.max() / factor, upper) - np.maximum(edges.min() / factor, lower)
+        self.velocities = velocities[seen > 0.5 * (edges.max() - edges.min()) / factor]
         reach = (SEARCH_RANGE + 3.0 * ROTATIONS[-1]) / SPEED_OF_LIGHT
         self.grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), scene.step)
         lines = model_lines(setup.template.model)

@@ -238,8 +238,12 @@ def half_width(strength, sigma, gamma, tolerance):
 
 
 def line_windows(wave, center, reach):
-    """Pixel ranges lo, hi (int64, hi exclusive) within reach of each centre; wave is increasing."""
-    return np.searchsorted(wave, center - reach), np.searchsorted(wave, center + reach, side="right")
+    """Pixel ranges lo, hi (int64, hi exclusive) within reach of each centre; wave is increasing.
+
+    A line with a NaN parameter is felt everywhere, so that it is seen.
+    """
+    lo = np.searchsorted(wave, center - reach)
+    return np.where(np.isnan(center + reach), 0, lo), np.searchsorted(wave, center + reach, side="right")
 
 
 def n_threads():

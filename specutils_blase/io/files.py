@@ -90,8 +90,8 @@ def read_asdf(path, kind=None):
     """
     Read what `write_asdf` wrote.
 
-    The content is checked against its schema. Only numbers, strings, arrays, units, tables and the
-    models of astropy and this package are made from it; other tags and references to other files are refused.
+    The content is checked against its schema. Only numbers, strings, arrays, units, tables and the models of astropy
+    and this package are made from it; other tags and references to other files are refused.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def _content(path):
 
 def _check_blocks(path, content):
     """
-    Raise if the file ends inside a block or the index: asdf takes the rest of a cut array for zeros.
+    Raise if the file ends inside a block or the index, which some versions of asdf do not notice.
 
     The checksums are left alone, because versions of asdf disagree on whether they are of the compressed data; the
     compressed data carry their own.

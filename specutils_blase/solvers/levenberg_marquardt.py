@@ -87,7 +87,7 @@ def levenberg_marquardt(problem, theta, *, max_iterations=50, rtol=1e-4, atol=0.
         if not cost < before:
             # at the minimum to within rounding, or the linearisation does not describe the problem
             near = expected <= rtol * before + atol + 1e-9 * before
-            status, text = (CONVERGED, "no step lowers the cost any more") if near else (STALLED, "no step lowers the cost")
+            status, text = (CONVERGED, "at the minimum to rounding") if near else (STALLED, "no step lowers the cost")
             return Solution(theta, cost, status, text, iteration)
         if callback is not None:
             callback(iteration, cost)
@@ -139,7 +139,7 @@ def _consistent_move(problem, theta, step, gradient, matrix, damping):
 
 
 def _descend(problem, damping, theta, costs, gradient, matrix):
-    """The point after one step that lowers the cost (or the point itself), its costs, and the gain the step promised."""
+    """The point after a step that lowers the cost (or the point itself), its costs, and the gain promised."""
     diagonal, before = matrix.diagonal, costs.sum()
     blocked = problem.blocked(theta, gradient)
     gradient = np.where(blocked, 0.0, gradient)
@@ -150,7 +150,7 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
         if factor is None:
             damping.after_failure(np.ones(len(costs), dtype=bool), attempt)
             continue
-        step = -factor.solve(gradient)
+        step = np.where(blocked, 0.0, -factor.solve(gradient))
         if expected == np.inf:
             expected = -0.5 * float(gradient @ step)
         trial = _consistent_move(problem, theta, step, gradient, matrix, damping(diagonal) + fence)

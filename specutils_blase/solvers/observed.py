@@ -179,13 +179,17 @@ class ObservedLines:
     free_scale : bool
         Whether the resolving power is free.
     penalty : object with cost, gradient and curvature of the lines' theta, optional
+    held : ndarray of bool, shape (n_lines, q), optional
+        Parameters that keep their value: free in the layout for other species only.
     neighbours : int, optional
         Lines couple with this many following lines at most.
     """
 
-    def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, neighbours=64):
+    def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, held=None,
+                 neighbours=64):  # fmt: skip
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
         self.penalty, self.neighbours = penalty, neighbours
+        self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
         self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + ["resolving_power"] * free_scale
         n_lines, q = layout.shape
         n_local = n_lines if q else 0
@@ -258,6 +262,8 @@ class ObservedLines:
         for row, parameter in enumerate(self.layout.free):
             if parameter == CENTER:
                 columns[row] *= np.repeat(self.layout.start.width * state.doppler, np.diff(offset))
+            if self.held[:, row].any():
+                columns[row] *= np.repeat(~self.held[:, row], np.diff(offset))
         product = np.array([form == "product" for form in scene.form])[scene.species + 1]
         if product.any():
             inside = np.repeat(product, np.diff(offset))
@@ -376,7 +382,8 @@ class _State:
         pixels = problem._response @ (rotated * telluric)
         continuum = scene.basis @ glob.continuum
         residual = (pixels * continuum - scene.data) * scene.weight
-        return cls(glob, observed, doppler, scale, star, kernel, rotated, depths[1:], telluric, pixels, continuum, residual)
+        return cls(glob, observed, doppler, scale, star, kernel, rotated, depths[1:], telluric, pixels, continuum,
+                   residual)  # fmt: skip
 
 
 def line_depth(grid, lines, form):
