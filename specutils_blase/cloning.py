@@ -47,11 +47,13 @@ LATER_PROMINENCE = (0.5, 0.4, 0.3)
 # A line whose optical depth peaks below this share of the last prominence is dropped.
 NEGLIGIBLE = 0.1
 # Lines couple in the solver with this many neighbours on either side.
-NEIGHBOURS = 16
+NEIGHBOURS = 12
 # Intermediate passes stop early: the next pass changes the problem anyway.
 RTOL_PASS, RTOL_LAST = 2e-2, 5e-3
 MAX_ITERATIONS = 15
 MAX_ITERATIONS_LAST = 60
+# The passes before the last do without the faintest wings.
+PASS_TOLERANCE = 10.0 * WINDOW_TOLERANCE
 # In noisy spectra a new line must stand out by this many standard deviations.
 SIGNIFICANCE = 5.0
 
@@ -170,7 +172,7 @@ class _Clone:
         empty = Lines(*(np.zeros(0) for _ in range(4)))
         return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, empty)
 
-    def problem(self):
+    def problem(self, tolerance=WINDOW_TOLERANCE):
         """The least-squares problem of the present lines."""
         step = float(np.median(np.diff(self.wave)))
         reach = self.wave[-1] - self.wave[0]
@@ -179,7 +181,7 @@ class _Clone:
             upper = np.array([5.0, *np.log([0.1 * reach, 0.1 * reach]), np.inf])
         layout = LineLayout(self.lines, ALL, lower, upper)
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
-                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS,
+                            tolerance=tolerance, neighbours=NEIGHBOURS,
                             coefficients=self.coefficients)  # fmt: skip
 
     def model(self):
@@ -212,7 +214,7 @@ class _Clone:
 
     def fit(self, last, callback):
         """Fit the present lines and the continuum; the last pass is the thorough one."""
-        problem = self.problem()
+        problem = self.problem(WINDOW_TOLERANCE if last else PASS_TOLERANCE)
         self.solution = levenberg_marquardt(
             problem, problem.start(), max_iterations=MAX_ITERATIONS_LAST if last else MAX_ITERATIONS,
             rtol=RTOL_LAST if last else RTOL_PASS, ridge=self.ridge, callback=callback,

@@ -130,7 +130,7 @@ def _consistent_move(problem, theta, step, gradient, matrix, damping):
     """theta moved by the step; where that had to be shortened, the other parameters are solved for once more."""
     trial = problem.move(theta, step)
     moved = trial - theta
-    short = np.abs(moved - step) > 1e-9 * np.abs(step)
+    short = np.abs(moved - step) > 1e-6 * np.abs(step) + 1e-12 * np.abs(theta)  # more than rounding
     if not short.any():
         return trial
     spring = np.where(short, FENCE * (matrix.diagonal + damping), 0.0)
