@@ -33,6 +33,8 @@ __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
 FREE_NAMES = ("strength", "fwhm", "x_0")
 MAX_ITERATIONS = 60
+# Variances of ln strength up to which the expansion of the posterior holds.
+LARGEST_VARIANCE = 0.1
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 ERRORS = "standard deviations from the flux uncertainties and the prior"
@@ -157,7 +159,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
 
     The model of a pixel is the continuum times the mean, over the pixel and the line spread function, of the star
     (shifted, rotationally broadened) times the tellurics.  Lines and global parameters are fitted together; the
-    continuum of the template itself is not used, only its lines.
+    continuum of the template itself is not used, only its lines.  With a Gaussian prior the values are means of the
+    posterior (its mode is biased by the skewness of the strengths), the errors its standard deviations.
 
     Parameters
     ----------
@@ -226,9 +229,56 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
-    fit = _Result(setup, problem, solution, template, tellurics, telluric).fit()
+    theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
+    fit = _Result(setup, problem, solution, theta, template, tellurics, telluric).fit()
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
+
+
+def posterior_mean(problem, theta):
+    """From the mode of the posterior to its mean, to second order in the logarithms of the strengths.
+
+    A weak line's depth is the exponential of its ln strength, so that the posterior is skewed; the modes of a thousand
+    lines add up to a biased continuum.  With U the negative logarithm of the posterior and C the covariance of the
+    strengths, mean = mode - H^-1 t/2, t_j = sum_kl U_jkl C_kl.  For exponentials the second derivatives of the model
+    are its first ones, which leaves t = J'J diag(C) + d tr(C J'J)/d theta_j; the last derivative is twice a row sum
+    for the strengths and a difference for the global parameters.
+    """
+    free = problem.layout.free
+    if STRENGTH not in free or problem.shape[0] == 0:
+        return theta
+    n, q, m = problem.shape
+    mine = np.zeros((n, q), dtype=bool)
+    mine[:, free.index(STRENGTH)] = ~problem.held[:, free.index(STRENGTH)]
+    mine = mine.ravel()
+    _, matrix = problem.linearize(theta)
+    factor = definite_factor(matrix, 0.0)
+    inverse = factor.inverse()
+    covariance = inverse.band.copy()
+    for d in range(covariance.shape[1]):
+        covariance[: n * q - d, d] *= mine[: n * q - d] & mine[d:]
+    variance = covariance[:, 0].copy()
+    shrink = np.sqrt(np.minimum(LARGEST_VARIANCE / np.maximum(variance, 1e-300), 1.0))
+    for d in range(covariance.shape[1]):
+        covariance[: n * q - d, d] *= shrink[: n * q - d] * shrink[d:]
+    prior = problem.penalty.curvature(problem.split(theta)[0]).ravel()
+    variance = np.concatenate([covariance[:, 0], np.zeros(m)])
+    skewness = matrix @ variance
+    skewness[: n * q] -= prior * variance[: n * q]
+    product = covariance * matrix.band
+    product[:, 0] -= prior * covariance[:, 0]
+    rows = product.sum(axis=1)
+    for d in range(1, product.shape[1]):
+        rows[d:] += product[: n * q - d, d]
+    skewness[: n * q] += 2.0 * rows
+    for k, step in enumerate(0.3 * np.sqrt(np.diag(inverse.corner)), start=n * q):
+        shift = np.zeros(len(theta))
+        shift[k] = step
+        upper, lower = (problem.linearize(theta + sign * shift)[1].band for sign in (1.0, -1.0))
+        width = min(upper.shape[1], lower.shape[1], covariance.shape[1])
+        change = covariance[:, :width] * (upper[:, :width] - lower[:, :width])
+        skewness[k] += (2.0 * change.sum() - change[:, 0].sum()) / (2.0 * step)
+    return problem.move(theta, -0.5 * factor.solve(skewness))
 
 
 def _free(free):
@@ -278,12 +328,12 @@ def _templates(template, telluric):
 class _Result:
     """Puts a solution into astropy objects."""
 
-    def __init__(self, setup, problem, solution, template, tellurics, telluric):
-        self.setup, self.problem, self.solution = setup, problem, solution
+    def __init__(self, setup, problem, solution, theta, template, tellurics, telluric):
+        self.setup, self.problem, self.solution, self.theta = setup, problem, solution, theta
         self.template, self.tellurics, self.given = template, tellurics, telluric
         self.arrays = setup.arrays
-        self.state = problem.evaluate(solution.theta)
-        _, self.matrix = problem.linearize(solution.theta)
+        self.state = problem.evaluate(theta)
+        _, self.matrix = problem.linearize(theta)
         self.factor = definite_factor(self.matrix, 0.0)
         self.inverse = self.factor.inverse()
         self.chi2 = float(np.sum(self.state.residual**2))
@@ -295,7 +345,7 @@ class _Result:
         problem = self.problem
         held = 0.0
         if problem.penalty is not None and problem.shape[0]:
-            curvature = problem.penalty.curvature(problem.split(self.solution.theta)[0])
+            curvature = problem.penalty.curvature(problem.split(self.theta)[0])
             held = float(np.sum(curvature.ravel() * self.inverse.band[:, 0]))
         return problem.shape[0] * problem.shape[1] + problem.shape[2] - held
 
@@ -365,7 +415,7 @@ class _Result:
 
     def line_tables(self):
         """One table for each of star and species (None without star)."""
-        problem, theta = self.problem, self.solution.theta
+        problem, theta = self.problem, self.theta
         lines, species = problem.lines(theta), problem.scene.species
         n = len(lines)
         covariance, flags = np.zeros((n, 4, 4)), np.zeros(n, dtype=np.int64)

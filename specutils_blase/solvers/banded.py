@@ -50,6 +50,16 @@ class BorderedBanded:
             full[i + d, i] = full[i, i + d] = self.band[: n - d, d]
         return np.block([[full, self.border], [self.border.T, self.corner]])
 
+    def __matmul__(self, vector):
+        """Product with a vector (n + m,)."""
+        n = len(self.border)
+        local, glob = vector[:n], vector[n:]
+        out = self.band[:, 0] * local + self.border @ glob
+        for d in range(1, self.band.shape[1]):
+            out[d:] += self.band[: n - d, d] * local[: n - d]
+            out[: n - d] += self.band[: n - d, d] * local[d:]
+        return np.concatenate([out, self.border.T @ local + self.corner @ glob])
+
     def factor(self, damping=0.0):
         """Cholesky factor with `damping` (n + m,) added to the diagonal; None if that is not positive definite."""
         n, m = self.border.shape
