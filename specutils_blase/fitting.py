@@ -68,13 +68,13 @@ class GaussianPrior:
 
 @dataclass(frozen=True)
 class L1Prior:
-    r"""
-    The prior of Gully-Santiago & Morley (2022): the sum of \\|change\\|/scale over the free line parameters.
+    """
+    The prior of Gully-Santiago & Morley (2022): the sum of (absolute change)/scale over the free line parameters.
 
     Parameters
     ----------
     strength, fwhm : float
-        Scales of |change of ln(strength)| and |change of ln(fwhm)|.
+        Scales of the absolute changes of ln(strength) and ln(fwhm).
     x_0 : Quantity
         Scale of the change of the centres, a velocity.
     """
