@@ -27,14 +27,13 @@ from specutils_blase.solvers.lines import (
     line_covariance,
 )
 from specutils_blase.solvers.observed import STAR
+from specutils_blase.solvers.posterior import posterior_mean
 from specutils_blase.template import LineTemplate
 
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
 FREE_NAMES = ("strength", "fwhm", "x_0")
 MAX_ITERATIONS = 60
-# Variances of ln strength up to which the expansion of the posterior holds.
-LARGEST_VARIANCE = 0.1
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 ERRORS = "standard deviations from the flux uncertainties and the prior"
@@ -233,52 +232,6 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     fit = _Result(setup, problem, solution, theta, template, tellurics, telluric).fit()
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
-
-
-def posterior_mean(problem, theta):
-    """From the mode of the posterior to its mean, to second order in the logarithms of the strengths.
-
-    A weak line's depth is the exponential of its ln strength, so that the posterior is skewed; the modes of a thousand
-    lines add up to a biased continuum.  With U the negative logarithm of the posterior and C the covariance of the
-    strengths, mean = mode - H^-1 t/2, t_j = sum_kl U_jkl C_kl.  For exponentials the second derivatives of the model
-    are its first ones, which leaves t = J'J diag(C) + d tr(C J'J)/d theta_j; the last derivative is twice a row sum
-    for the strengths and a difference for the global parameters.
-    """
-    free = problem.layout.free
-    if STRENGTH not in free or problem.shape[0] == 0:
-        return theta
-    n, q, m = problem.shape
-    mine = np.zeros((n, q), dtype=bool)
-    mine[:, free.index(STRENGTH)] = ~problem.held[:, free.index(STRENGTH)]
-    mine = mine.ravel()
-    _, matrix = problem.linearize(theta)
-    factor = definite_factor(matrix, 0.0)
-    inverse = factor.inverse()
-    covariance = inverse.band.copy()
-    for d in range(covariance.shape[1]):
-        covariance[: n * q - d, d] *= mine[: n * q - d] & mine[d:]
-    variance = covariance[:, 0].copy()
-    shrink = np.sqrt(np.minimum(LARGEST_VARIANCE / np.maximum(variance, 1e-300), 1.0))
-    for d in range(covariance.shape[1]):
-        covariance[: n * q - d, d] *= shrink[: n * q - d] * shrink[d:]
-    prior = problem.penalty.curvature(problem.split(theta)[0]).ravel()
-    variance = np.concatenate([covariance[:, 0], np.zeros(m)])
-    skewness = matrix @ variance
-    skewness[: n * q] -= prior * variance[: n * q]
-    product = covariance * matrix.band
-    product[:, 0] -= prior * covariance[:, 0]
-    rows = product.sum(axis=1)
-    for d in range(1, product.shape[1]):
-        rows[d:] += product[: n * q - d, d]
-    skewness[: n * q] += 2.0 * rows
-    for k, step in enumerate(0.3 * np.sqrt(np.diag(inverse.corner)), start=n * q):
-        shift = np.zeros(len(theta))
-        shift[k] = step
-        upper, lower = (problem.linearize(theta + sign * shift)[1].band for sign in (1.0, -1.0))
-        width = min(upper.shape[1], lower.shape[1], covariance.shape[1])
-        change = covariance[:, :width] * (upper[:, :width] - lower[:, :width])
-        skewness[k] += (2.0 * change.sum() - change[:, 0].sum()) / (2.0 * step)
-    return problem.move(theta, -0.5 * factor.solve(skewness))
 
 
 def _free(free):
