@@ -158,8 +158,9 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
 
     The model of a pixel is the continuum times the mean, over the pixel and the line spread function, of the star
     (shifted, rotationally broadened) times the tellurics.  Lines and global parameters are fitted together; the
-    continuum of the template itself is not used, only its lines.  With a Gaussian prior the values are means of the
-    posterior (its mode is biased by the skewness of the strengths), the errors its standard deviations.
+    continuum of the template itself is not used, only its lines.  With a Gaussian prior on
+    strengths alone the values are means of the posterior, whose mode is biased by the skewness of the strengths;
+    otherwise they are its mode.  ``fit_info["estimate"]`` says which.  The errors are standard deviations.
 
     Parameters
     ----------
@@ -230,6 +231,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
     fit = _Result(setup, problem, solution, theta, template, tellurics, telluric).fit()
+    fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
 

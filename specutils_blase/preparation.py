@@ -29,6 +29,8 @@ __all__ = ["Setup", "line_priors", "velocity_and_rotation"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
+# Above this the finest grid undersamples the line spread function.
+LARGEST_POWER = 2e6
 # The grid reaches this far beyond the pixels [km/s], besides the line spread function.
 MARGIN = 60.0
 # Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
@@ -61,9 +63,10 @@ class Setup:
         inside = np.flatnonzero(arrays.good)
         used = slice(inside[0], inside[-1] + 1)
         good, flux = arrays.good[used], arrays.flux[used]
-        scale = float(np.median(np.abs(flux[good])))
+        scale = float(np.median(flux[good]))
         if not scale > 0:
-            raise ValueError(explain("observed", "have flux", "zero in most pixels", "check how it was read"))
+            raise ValueError(explain("observed", "have positive flux in most pixels", f"the median {scale:.4g}",
+                                     "check how it was read and its background subtracted"))  # fmt: skip
         if not (isinstance(continuum_degree, int | np.integer) and 0 <= continuum_degree < np.count_nonzero(good)):
             expected = "be a whole number, not negative and below the number of pixels"
             raise ValueError(explain("continuum_degree", expected, repr(continuum_degree), "3 is the default"))
@@ -72,7 +75,7 @@ class Setup:
         weight = np.where(good, scale / sigma, 0.0)
         edges = np.ascontiguousarray(arrays.edges[used])
         middle = edges.mean(axis=1)
-        power = None if lsf is None or isinstance(lsf, BandedLSF) else lsf.resolving_power(middle)
+        power = None if lsf is None or isinstance(lsf, BandedLSF) else checked_power(lsf, middle, edges)
         step = grid_step(power, template)
         margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
         reach = margin / SPEED_OF_LIGHT
@@ -192,6 +195,17 @@ def model_lines(model):
     center, strength, fwhm_gauss, fwhm_lorentz = (np.array(getattr(model, n).quantity.to_value(u.AA), dtype=float)
                                                   for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
     return Lines(center, strength, fwhm_gauss / FWHM_PER_SIGMA, fwhm_lorentz / 2.0).sorted()
+
+
+def checked_power(lsf, wave, edges):
+    """Resolving power at `wave` (n_pix,), refused where it is too low for the data or too high for the grid."""
+    power = lsf.resolving_power(wave)
+    lowest = 2.0 * edges.max() / (edges.max() - edges.min())
+    if power.min() < lowest or power.max() > LARGEST_POWER:
+        raise ValueError(explain("lsf", f"have a resolving power between {lowest:.0f} (two elements in the data) and "
+                                 f"{LARGEST_POWER:.0f}", f"{power.min():.6g} to {power.max():.6g}",
+                                 "correct it, or use lsf=None for the pixels alone"))  # fmt: skip
+    return power
 
 
 def noise_level(flux):

@@ -8,6 +8,8 @@ __all__ = ["posterior_mean"]
 
 # Variances of ln strength up to which the expansion is trusted; larger ones count as this.
 LARGEST_VARIANCE = 0.1
+# Longest step in ln strength for which the mean is believed.
+LONGEST_STEP = 0.5
 # Step of the differences in the global parameters, in standard deviations.
 DIFFERENCE = 0.3
 
@@ -33,9 +35,10 @@ def posterior_mean(problem, theta):
     Returns
     -------
     ndarray
-        theta itself where no strength is free.
+        theta itself where anything but strengths is free in the lines, whose skewness this expansion does not hold,
+        and where the step is too long for an expansion.
     """
-    if problem.shape[0] == 0 or STRENGTH not in problem.layout.free:
+    if problem.shape[0] == 0 or problem.layout.free != (STRENGTH,):
         return theta
     n_local = problem.shape[0] * problem.shape[1]
     _, matrix = problem.linearize(theta)
@@ -54,7 +57,12 @@ def posterior_mean(problem, theta):
         up, down = problem.move(theta, shift), problem.move(theta, -shift)  # inside the limits
         upper, lower = (_trace(covariance, problem.linearize(point)[1].band) for point in (up, down))
         skewness[k] += (upper - lower) / (up[k] - down[k])
-    return problem.move(theta, -0.5 * factor.solve(skewness))
+    step = -0.5 * factor.solve(skewness)
+    mean = problem.move(theta, step)
+    # the cost of a step of one standard deviation in every strength, twice over, is the number of strengths
+    rise = problem.cost(mean).sum() - problem.cost(theta).sum()
+    is_small = np.abs(step[:n_local]).max() <= LONGEST_STEP and rise <= n_local
+    return mean if is_small else theta
 
 
 def _strength_covariance(problem, band):
