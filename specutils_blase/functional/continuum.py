@@ -114,7 +114,7 @@ def continuum_basis(wave: Tensor, degree: int, teff: float | None, domain: tuple
     Examples
     --------
     >>> continuum_basis(torch.tensor([5000.0, 6000.0], dtype=torch.float64), 1, 5772.0, (5000.0, 7000.0))
-    tensor([[ 1.1374, -1.1374],
+    tensor([[ 1.0744, -1.0744],
             [ 1.0000,  0.0000]], dtype=torch.float64)
     """
     lower, upper = domain
