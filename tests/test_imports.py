@@ -75,7 +75,8 @@ def test_unknown_name():
 
 def test_version_of_a_source_tree_that_is_not_installed(tmp_path):
     # in isolation from site-packages and from the metadata that a build leaves beside the sources
-    shutil.copytree(SOURCE / "specutils_blase", tmp_path / "specutils_blase", ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SOURCE / "specutils_blase", tmp_path / "specutils_blase", ignore=ignored)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import specutils_blase as b; print(b.__version__)"
     result = subprocess.run(
         [sys.executable, "-S", "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
