@@ -19,7 +19,7 @@ FLAG_MEANING = (
     "another line; 4 prior_dominated: the data improved the strength's prior variance by less than half; "
     "8 outside_window: no usable pixel lies within the line's width"
 )
-# Share of a peak's full width that starts as Gaussian; the rest is Lorentzian (of the FWHM, in quadrature-free sum).
+# Shares of the full width of a peak with which the Gaussian and the Lorentzian FWHM start.
 GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
 # Bins this many standard deviations, and this share of the continuum, above the majority are taken for emission.
 OUTLYING, NOTICEABLE = 5.0, 0.005
