@@ -16,13 +16,13 @@ from specutils_blase.solvers.observed import (
     Globals,
     ObservedLines,
     Scene,
-    banded_response,
     convolve,
     line_depth,
     relativistic_factor,
     rotation_weights,
     uniform_grid,
 )
+from specutils_blase.solvers.response import banded_response
 from specutils_blase.template import LineTemplate
 
 __all__ = ["Setup", "line_priors", "velocity_and_rotation"]

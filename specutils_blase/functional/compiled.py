@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-__all__ = ["half_width", "line_windows", "optical_depth", "product_transmission", "line_terms"]
+__all__ = ["half_width", "line_windows", "optical_depth", "product_transmission", "line_terms", "line_projections"]
 
 _SQRT2 = math.sqrt(2.0)
 _SQRT2PI = math.sqrt(2.0 * math.pi)
@@ -23,6 +23,7 @@ _RSQRTPI = 1.0 / math.sqrt(math.pi)
 _CORE = 10.0  # |x| and y below which the rational expansion is used
 # (2k - 1)!!/2^k, the coefficients of the asymptotic series
 _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8 = (math.prod(range(1, 2 * k, 2)) / 2.0**k for k in range(1, 9))
+MAX_DEPTH = 1.0 - 1e-6  # a product-form line may not absorb more than this
 SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more than it saves
 _BLOCK = 64  # pixels kept in L1 while the polynomial runs over them
 # error_model "numpy": the check for division by zero would keep the loops from being vectorised.
@@ -330,3 +331,43 @@ def line_terms(wave, center, strength, sigma, gamma, lo, hi):
     out = np.empty((4, offset[-1]))
     chunked(lambda a, b: _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, a, b, out), hi - lo)
     return offset, out
+
+
+@njit(**FAST)
+def _project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product, first, last, out):
+    longest = 0
+    for j in range(first, last):
+        longest = max(longest, hi[j] - lo[j])
+    x, own = np.empty(longest), np.empty((4, longest))
+    for j in range(first, last):
+        n = hi[j] - lo[j]
+        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, own[:, :n])
+        for i in range(n):
+            x[i] = vector[lo[j] + i]
+        if product[j]:
+            for i in range(n):
+                x[i] /= 1.0 - min(own[0, i], MAX_DEPTH)
+        for a in range(4):
+            total = 0.0
+            for i in range(n):
+                total += own[a, i] * x[i]
+            out[a, j] = total
+
+
+def line_projections(wave, center, strength, sigma, gamma, lo, hi, vector, product):
+    """Sums over every line's window of its `line_terms` times `vector` (n_pix,), without keeping the terms.
+
+    Lines for which `product` (n_lines,) is true are factors 1 - tau of a product, whose logarithm has the derivatives
+    of tau divided by 1 - tau.
+
+    Returns
+    -------
+    ndarray, shape (4, n_lines)
+    """
+    out = np.empty((4, len(lo)))
+
+    def work(first, last):
+        _project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product, first, last, out)
+
+    chunked(work, hi - lo)
+    return out

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from ..functional.compiled import FAST, chunked
 
-__all__ = ["BorderedBanded", "assemble", "bandwidth", "near_windows"]
+__all__ = ["BorderedBanded", "assemble", "project", "bandwidth", "near_windows"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,16 @@ class Factor:
         glob = cho_solve(self.schur, rhs[n:] - self.border.T @ local)
         return np.concatenate([local - self.solved_border @ glob, glob])
 
+    def root(self, white):
+        """R @ white, shape (n + m, k), where R R' is the inverse of H: white noise becomes noise of that covariance."""
+        n = len(self.border)
+        local = white[:n].copy()
+        back_substitute(self.chol, self.reach, local)
+        if self.schur is None:
+            return local
+        glob = solve_triangular(self.schur[0], white[n:], lower=True, trans="T")
+        return np.concatenate([local - self.solved_border @ glob, glob])
+
     def inverse(self):
         """The inverse near the band, its border and its corner, as a `BorderedBanded` (exact, not an approximation).
 
@@ -172,6 +182,13 @@ def banded_solve(chol, reach, rhs):
             f = chol[j, d]
             for k in range(m):
                 rhs[j + d, k] -= f * rhs[j, k]
+    back_substitute(chol, reach, rhs)
+
+
+@njit(**FAST)
+def back_substitute(chol, reach, rhs):
+    """Replace rhs (n, m) by L'^-1 rhs."""
+    n, m = rhs.shape
     for j in range(n - 1, -1, -1):
         for d in range(1, reach[j] + 1):
             f = chol[j, d]
@@ -248,18 +265,32 @@ def _gram_columns(terms, offset, lo, hi, near_lo, near_hi, neighbours, first, la
 
 
 @njit(**FAST)
-def _project_columns(terms, offset, lo, near_lo, near_hi, residual, dense, first, last, gradient, border):
-    q, m = terms.shape[0], dense.shape[0]
+def _project_columns(terms, offset, lo, vector, first, last, out):
+    q = terms.shape[0]
     for j in range(first, last):
         n = offset[j + 1] - offset[j]
+        rest = vector[lo[j] : lo[j] + n]
         for a in range(q):
             column = terms[a, offset[j] : offset[j + 1]]
-            rest = residual[lo[j] : lo[j] + n]
             total = 0.0
             for i in range(n):
                 total += column[i] * rest[i]
-            gradient[j * q + a] = total
-            column = column[near_lo[j] - lo[j] : near_hi[j] - lo[j]]
+            out[j * q + a] = total
+
+
+def project(terms, offset, lo, vector):
+    """J' vector for the flat columns of `assemble`, shape (n_lines * q,); vector has shape (n_pix,)."""
+    out = np.empty(terms.shape[0] * len(lo))
+    chunked(lambda a, b: _project_columns(terms, offset, lo, vector, a, b, out), np.diff(offset))
+    return out
+
+
+@njit(**FAST)
+def _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, border):
+    q, m = terms.shape[0], dense.shape[0]
+    for j in range(first, last):
+        for a in range(q):
+            column = terms[a, offset[j] + near_lo[j] - lo[j] : offset[j] + near_hi[j] - lo[j]]
             for g in range(m):
                 other = dense[g, near_lo[j] : near_hi[j]]
                 total = 0.0
@@ -274,19 +305,18 @@ def near_windows(lo, hi, first_near, last_near):
     return near_lo, np.clip(last_near, near_lo, hi)
 
 
-def assemble(terms, offset, lo, hi, residual, dense, near=None):
-    """Gradient J'r and Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
+def assemble(terms, offset, lo, hi, dense, near=None):
+    """Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
 
     Where the columns of a few broad lines would couple everything with everything, `near` limits the couplings, those
     with the border included: the matrix is then J_near' J_near plus, for each line alone, the far part of its block.
-    It stays positive semi-definite, and the gradient is always the full one, so that the minimum is not moved.
+    It stays positive semi-definite.
 
     Parameters
     ----------
     terms : ndarray, shape (q, n_pairs)
         Columns of the Jacobian: line j owns terms[:, offset[j]:offset[j + 1]] on its pixels lo[j]:hi[j].
     offset, lo, hi : ndarray of int
-    residual : ndarray, shape (n_pix,)
     dense : ndarray, shape (m, n_pix)
         Columns of the global parameters.
     near : pair of ndarray of int, optional
@@ -294,20 +324,17 @@ def assemble(terms, offset, lo, hi, residual, dense, near=None):
 
     Returns
     -------
-    gradient : ndarray, shape (n_lines * q + m,)
-    matrix : BorderedBanded
+    BorderedBanded
     """
     q, n = terms.shape[0], len(lo)
     near_lo, near_hi = (lo, hi) if near is None else near
     neighbours = bandwidth(near_lo, near_hi)
-    band, gradient = np.zeros((n * q, (neighbours + 1) * q)), np.empty(n * q)
-    border = np.empty((n * q, dense.shape[0]))
+    band, border = np.zeros((n * q, (neighbours + 1) * q)), np.empty((n * q, dense.shape[0]))
 
     def work(first, last):
         _gram_columns(terms, offset, lo, hi, near_lo, near_hi, neighbours, first, last, band)
-        _project_columns(terms, offset, lo, near_lo, near_hi, residual, dense, first, last, gradient, border)
+        _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, border)
 
     if n and q:
         chunked(work, hi - lo)
-    matrix = BorderedBanded(band, border, dense @ dense.T)
-    return np.concatenate([gradient, dense @ residual]), matrix
+    return BorderedBanded(band, border, dense @ dense.T)

@@ -8,9 +8,9 @@ from numba import njit
 from scipy.special import erfcx
 
 from ..functional import compiled
-from ..functional.compiled import FAST
+from ..functional.compiled import FAST, MAX_DEPTH
 from ..functional.continuum import continuum_basis
-from .banded import assemble, near_windows
+from .banded import assemble, near_windows, project
 
 __all__ = [
     "STRENGTH",
@@ -28,14 +28,13 @@ STRENGTH, SIGMA, GAMMA, CENTER = range(4)
 # Longest steps of one iteration: a factor e in strength and widths, half a line width in the centre.
 MAX_LOG_STEP = 1.0
 MAX_CENTER_STEP = 0.5
-# Optical depth at which a line's derivatives are cut (its value goes on to the model's own tolerance).
+# Optical depth at which a line's derivatives are cut (its value goes on to the model's own tolerance).  In a clone
+# the gradient is cut too: a line is learned where it matters, and cannot be drawn into the part of a continuum.
 DERIVATIVE_TOLERANCE = 1e-3
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
 # Width of the round bottom of an L1 penalty.
 ROUNDING = 1e-3
-# A product-form line may not absorb more than this.
-MAX_DEPTH = 1.0 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,13 @@ class LineLayout:
         """True where a line has a parameter at its limit, shape (n_lines,)."""
         free = list(self.free)
         return ((theta <= self.lower[..., free]) | (theta >= self.upper[..., free])).any(axis=1)
+
+    def project(self, sums):
+        """Sums of `compiled.line_terms`, shape (4, n_lines), as derivatives with respect to theta (n_lines, q)."""
+        rows = sums[list(self.free)].T.copy()
+        if CENTER in self.free:
+            rows[:, self.free.index(CENTER)] *= self.start.width
+        return rows
 
     def columns(self, terms, offset):
         """Rows of `compiled.line_terms` for the free parameters: derivatives with respect to theta."""
@@ -279,7 +285,7 @@ class SampledLines:
         lines, transmission, continuum, residual = self.evaluate(theta)
         dense = np.ascontiguousarray((self.basis * (transmission * self.weight)[:, None]).T)
         if self.shape[0] == 0:
-            return assemble_globals(residual, dense)
+            return dense @ residual, assemble_globals(dense)
         reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
                            2 * lines.width)  # fmt: skip
         lo, hi = compiled.line_windows(self.wave, lines.center, reach)
@@ -290,7 +296,8 @@ class SampledLines:
             columns /= 1.0 - np.minimum(depth, MAX_DEPTH)
         scale_columns(columns, offset, lo, -transmission * continuum * self.weight)
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
-        gradient, matrix = assemble(columns, offset, lo, hi, residual, dense, near)
+        matrix = assemble(columns, offset, lo, hi, dense, near)
+        gradient = np.concatenate([project(columns, offset, lo, residual), dense @ residual])
         return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
 
     def blocked(self, theta, gradient):
@@ -343,10 +350,10 @@ def group_costs(problem, theta, residual):
     return costs
 
 
-def assemble_globals(residual, dense):
+def assemble_globals(dense):
     """`assemble` without lines."""
     none = np.zeros(0, dtype=np.int64)
-    return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, residual, dense)
+    return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, dense)
 
 
 def with_penalty(gradient, matrix, penalty, local):

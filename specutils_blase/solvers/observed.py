@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numba import njit
-from scipy.sparse import coo_array, csr_array
 
 from ..functional import (
     FWHM_PER_SIGMA,
@@ -19,77 +18,32 @@ from ..functional import (
     compiled,
     doppler_factor,
     kernel_half_size,
-    pixel_overlap,
-    pixel_response,
     rotation_kernel,
     velocity_grid,
 )
-from ..functional.compiled import FAST
+from ..functional.compiled import FAST, MAX_DEPTH
 from .banded import assemble
 from .lines import (
     CENTER,
     DERIVATIVE_TOLERANCE,
-    MAX_DEPTH,
     LineLayout,
     Lines,
     assemble_globals,
     group_costs,
     group_lines,
     neighbour_windows,
-    with_penalty,
 )
+from .response import Response, build_response
 
-__all__ = ["Response", "Scene", "Globals", "ObservedLines"]
+__all__ = ["Scene", "Globals", "ObservedLines"]
 
 STAR = -1
 # Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
 # Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
 SMALLEST_VSINI = 0.05
-
-
-@dataclass(frozen=True)
-class Response:
-    """A sparse matrix from the grid to the pixels whose rows are contiguous.
-
-    Attributes
-    ----------
-    start : ndarray of int, shape (n_pix,)
-        First grid point of each row.
-    pointer : ndarray of int, shape (n_pix + 1,)
-        Row p owns values[pointer[p]:pointer[p + 1]].
-    values : ndarray
-    """
-
-    start: np.ndarray
-    pointer: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def from_triplets(cls, rows, cols, values, n_pix):
-        """From coordinates sorted by row, then column; holes within a row are filled with zeros."""
-        first = np.searchsorted(rows, np.arange(n_pix))
-        last = np.searchsorted(rows, np.arange(n_pix), side="right") - 1
-        start, length = cols[first], cols[last] - cols[first] + 1
-        pointer = np.concatenate([[0], np.cumsum(length)])
-        index = pointer[rows] + cols - start[rows]
-        return cls(start, pointer, np.bincount(index, values, minlength=pointer[-1]))
-
-    @property
-    def stop(self):
-        """One beyond the last grid point of each row."""
-        return self.start + np.diff(self.pointer)
-
-    def __matmul__(self, flux):
-        index = np.repeat(self.start - self.pointer[:-1], np.diff(self.pointer)) + np.arange(self.values.size)
-        return np.add.reduceat(self.values * flux[index], self.pointer[:-1])
-
-
-def build_response(grid, edges, sigma):
-    """Pixels' `Response` to the grid for a Gaussian of standard deviation sigma (n_pix,) [Angstrom], or None."""
-    grid, edges = torch.from_numpy(grid), torch.from_numpy(edges)
-    triplets = pixel_overlap(grid, edges) if sigma is None else pixel_response(grid, edges, torch.from_numpy(sigma))
-    return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+# Optical depth at which the model itself cuts a line's wings.
+MODEL_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -245,12 +199,42 @@ class ObservedLines:
         dense = self._dense(state)
         n, q, _ = self.shape
         if n == 0:
-            return assemble_globals(state.residual, dense)
+            return self.gradient(theta), assemble_globals(dense)
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
         near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
-        gradient, matrix = assemble(columns, offset, lo, hi, state.residual, dense, near)
-        return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
+        matrix = assemble(columns, offset, lo, hi, dense, near)
+        if self.penalty is not None:
+            matrix.band[:, 0] += self.penalty.curvature(self.split(theta)[0]).ravel()
+        return self.gradient(theta, dense), matrix
+
+    def gradient(self, theta, dense=None):
+        """Of the cost at theta, exact to the tolerance of the model: the residual carried back to the lines.
+
+        ``dense`` are the derivatives with respect to the global parameters, if they are known.
+        """
+        scene, state = self.scene, self.evaluate(theta)
+        glob = (self._dense(state) if dense is None else dense) @ state.residual
+        n, q, _ = self.shape
+        if n == 0:
+            return glob
+        lines = state.observed
+        pulled = self._response.adjoint(state.residual * scene.weight * state.continuum, scene.grid.size)
+        star = -state.star * correlate(pulled * state.telluric, state.kernel)
+        telluric = -pulled * state.rotated * state.telluric
+        reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, MODEL_TOLERANCE)
+        lo, hi = compiled.line_windows(scene.grid, lines.center, reach)
+        product = np.array([form == "product" for form in scene.form])[scene.species + 1]
+        sums = np.empty((4, n))
+        for mine, vector in ((scene.species == STAR, star), (scene.species != STAR, telluric)):
+            sums[:, mine] = compiled.line_projections(scene.grid, *lines.take(mine), lo[mine], hi[mine], vector,
+                                                      product[mine])  # fmt: skip
+        sums[CENTER] *= state.doppler
+        local = self.layout.project(sums * state.scale)
+        local[self.held] = 0.0
+        if self.penalty is not None:
+            local += self.penalty.gradient(self.split(theta)[0])
+        return np.concatenate([local.ravel(), glob])
 
     def _columns(self, state):
         """Derivatives of the weighted residual with respect to the lines' theta, flat over pixels."""
@@ -390,8 +374,8 @@ def line_depth(grid, lines, form):
     """Optical depth of lines on the grid; for the product form -ln of the product."""
     lines = lines.sorted()
     if form == "opacity" or len(lines) == 0:
-        return compiled.optical_depth(grid, *lines, 1e-6) if len(lines) else np.zeros(grid.size)
-    return -np.log(np.maximum(compiled.product_transmission(grid, *lines, 1e-6), 1e-12))
+        return compiled.optical_depth(grid, *lines, MODEL_TOLERANCE) if len(lines) else np.zeros(grid.size)
+    return -np.log(np.maximum(compiled.product_transmission(grid, *lines, MODEL_TOLERANCE), 1e-12))
 
 
 def relativistic_factor(velocity):
@@ -409,25 +393,6 @@ def rotation_weights(vsini, limb_darkening, step):
     return rotation_kernel(vsini, limb_darkening, step, kernel_half_size(vsini, step)).numpy()
 
 
-def banded_response(grid, edges, triplets, used):
-    """`Response` of a resolution matrix that acts on pixel means; `edges` of all pixels, rows of the used ones."""
-    inner = csr_array(_overlap(grid, edges))
-    rows, cols, values = triplets
-    outer = csr_array((values, (rows, cols)), shape=(len(edges), len(edges)))[used]
-    product = (outer @ inner).tocoo()
-    order = np.lexsort((product.col, product.row))
-    return Response.from_triplets(product.row[order], product.col[order], product.data[order], product.shape[0])
-
-
-def _overlap(grid, edges):
-    # pixels beyond the grid belong to rows that are not used
-    clipped = np.clip(edges, grid[0], grid[-1])
-    inside = clipped[:, 1] > clipped[:, 0]
-    rows, cols, values = (t.numpy() for t in pixel_overlap(torch.from_numpy(grid), torch.from_numpy(clipped[inside])))
-    shape = (len(edges), len(grid))
-    return coo_array((values, (np.flatnonzero(inside)[rows], cols)), shape=shape)
-
-
 def convolve(flux, kernel):
     """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
     if kernel.size == 1:
@@ -437,6 +402,12 @@ def convolve(flux, kernel):
         return np.convolve(padded, kernel, mode="valid")
     spectrum = np.fft.rfft(padded) * np.fft.rfft(kernel, padded.size)
     return np.fft.irfft(spectrum, padded.size)[kernel.size - 1 :]
+
+
+def correlate(flux, kernel):
+    """The transpose of `convolve`, its ends aside; the kernel is symmetric."""
+    half = len(kernel) // 2
+    return convolve(np.pad(flux, half), kernel)[half : flux.size + half]
 
 
 def log_derivative(flux, step):

@@ -218,6 +218,20 @@ class TestForest:
             found = terms[0, offset[j] : offset[j + 1]]
             np.testing.assert_allclose(found, own, rtol=1e-9, atol=1e-12 * np.abs(own).max())
 
+    @pytest.mark.parametrize("n_lines", [3, 300])
+    def test_projections_are_the_terms_times_the_vector(self, n_lines):
+        lines, wave = draw_lines(8, n_lines), np.linspace(4990.0, 5020.0, 700)
+        lines["strength"] *= 0.02
+        rng = np.random.default_rng(1)
+        vector, product = rng.standard_normal(700), rng.random(n_lines) < 0.5
+        lo, hi = compiled.line_windows(wave, lines["center"], rng.uniform(0, 3, n_lines))
+        offset, terms = compiled.line_terms(wave, *lines.values(), lo, hi)
+        sums = compiled.line_projections(wave, *lines.values(), lo, hi, vector, product)
+        for j in range(n_lines):
+            own = terms[:, offset[j] : offset[j + 1]]
+            weight = vector[lo[j] : hi[j]] / (1.0 - own[0] if product[j] else 1.0)
+            np.testing.assert_allclose(sums[:, j], own @ weight, rtol=1e-11, atol=1e-12)
+
     def test_unsorted_lines_give_the_same(self):
         lines, wave = draw_lines(9, 100), np.linspace(4990.0, 5020.0, 300)
         mixed = np.random.default_rng(0).permutation(100)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specutils_blase.solvers.banded import BorderedBanded, assemble, bandwidth, near_windows
+from specutils_blase.solvers.banded import BorderedBanded, assemble, bandwidth, near_windows, project
 
 # n, elements below the diagonal (fewer than n), m
 shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4)).map(
@@ -108,6 +108,13 @@ class TestFactor:
         part[(5, 0) if "band" in change else (1, 1)] = value
         assert matrix.factor() is None
 
+    @settings(max_examples=60, deadline=None)
+    @given(shape=shapes, seed=st.integers(0, 10_000))
+    def test_root_is_a_root_of_the_inverse(self, shape, seed):
+        matrix, full = random_matrix(seed, *shape, shift=0.1)
+        root = matrix.factor().root(np.eye(len(full)))
+        np.testing.assert_allclose(root @ root.T @ full, np.eye(len(full)), rtol=0, atol=1e-9)
+
     def test_indefinite_only_through_the_border_is_none(self):
         # both blocks are positive definite, the whole is not
         matrix = BorderedBanded(np.ones((2, 1)), np.full((2, 1), 2.0), np.array([[1.0]]))
@@ -138,7 +145,7 @@ def random_columns(seed, q, n_lines, n_pix, m):
     for j in range(n_lines):
         jacobian[lo[j] : hi[j], j * q : (j + 1) * q] = terms[:, offset[j] : offset[j + 1]].T
     jacobian[:, n_lines * q :] = dense.T
-    return terms, offset, lo, hi, rng.normal(size=n_pix), dense, jacobian
+    return terms, offset, lo, hi, dense, jacobian
 
 
 def near_part(jacobian, q, lo, hi, near_lo, near_hi):
@@ -159,8 +166,7 @@ class TestAssemble:
     @given(size=sizes, seed=st.integers(0, 10_000))
     def test_is_the_product_of_the_jacobian_with_itself(self, size, seed):
         *arguments, jacobian = random_columns(seed, *size)
-        gradient, matrix = assemble(*arguments)
-        np.testing.assert_allclose(gradient, jacobian.T @ arguments[4], rtol=0, atol=1e-12 * len(jacobian))
+        matrix = assemble(*arguments)
         np.testing.assert_allclose(matrix.dense(), jacobian.T @ jacobian, rtol=0, atol=1e-12 * len(jacobian))
 
     @settings(max_examples=80, deadline=None)
@@ -168,39 +174,48 @@ class TestAssemble:
     def test_near_couples_only_near_parts(self, size, seed, cut):
         q, n_lines = size[:2]
         *arguments, jacobian = random_columns(seed, *size)
-        _, _, lo, hi, residual, _ = arguments
+        _, _, lo, hi, _ = arguments
         middle = (lo + hi) // 2
         windows = near_windows(lo, hi, middle - int(cut), middle + int(cut) + 1)
         assert (lo <= windows[0]).all() and (windows[0] <= windows[1]).all()
         assert (windows[1] <= np.maximum(hi, lo)).all()
-        gradient, matrix = assemble(*arguments, windows)
+        matrix = assemble(*arguments, windows)
         near, far = near_part(jacobian, q, lo, hi, *windows)
         expected = near.T @ near
         for j in range(n_lines):
             block = slice(j * q, (j + 1) * q)
             expected[block, block] += far[:, block].T @ far[:, block]
         np.testing.assert_allclose(matrix.dense(), expected, rtol=0, atol=1e-12 * len(jacobian))
-        np.testing.assert_allclose(gradient, jacobian.T @ residual, rtol=0, atol=1e-12 * len(jacobian))
         smallest = np.linalg.eigvalsh(matrix.dense()).min()
         assert smallest >= -1e-11 * max(matrix.diagonal.max(), 1.0)
 
     def test_many_lines_in_threads(self):
         *arguments, jacobian = random_columns(1, 3, 200, 900, 2)
-        gradient, matrix = assemble(*arguments)
-        np.testing.assert_allclose(gradient, jacobian.T @ arguments[4], rtol=0, atol=1e-11)
-        np.testing.assert_allclose(matrix.dense(), jacobian.T @ jacobian, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(assemble(*arguments).dense(), jacobian.T @ jacobian, rtol=0, atol=1e-10)
 
     def test_no_lines(self):
         dense = np.array([[1.0, 2.0, 3.0]])
         none = np.zeros(0, dtype=np.int64)
-        gradient, matrix = assemble(np.zeros((4, 0)), np.zeros(1, dtype=np.int64), none, none, np.ones(3), dense)
-        assert gradient.tolist() == [6.0]
+        matrix = assemble(np.zeros((4, 0)), np.zeros(1, dtype=np.int64), none, none, dense)
         assert matrix.dense().tolist() == [[14.0]]
 
-    def test_nan_residual_reaches_the_gradient(self):
-        *arguments, _ = random_columns(2, 2, 5, 30, 1)
-        arguments[4][arguments[2][2]] = np.nan
-        assert np.isnan(assemble(*arguments)[0][4:6]).all()
+
+class TestProject:
+    @settings(max_examples=80, deadline=None)
+    @given(size=sizes, seed=st.integers(0, 10_000))
+    def test_is_the_transposed_jacobian(self, size, seed):
+        terms, offset, lo, _, _, jacobian = random_columns(seed, *size)
+        vector = np.random.default_rng(seed).normal(size=len(jacobian))
+        n = len(lo) * len(terms)
+        expected = jacobian[:, :n].T @ vector
+        np.testing.assert_allclose(project(terms, offset, lo, vector), expected, rtol=0, atol=1e-12 * len(jacobian))
+
+    def test_nan_reaches_the_line_that_sees_it(self):
+        terms, offset, lo, hi, _, _ = random_columns(2, 2, 5, 30, 1)
+        vector = np.ones(30)
+        vector[lo[2]] = np.nan
+        is_nan = np.isnan(project(terms, offset, lo, vector)).reshape(5, 2)
+        np.testing.assert_array_equal(is_nan.all(axis=1), (lo <= lo[2]) & (lo[2] < hi))
 
 
 class TestBandwidth:

@@ -1,0 +1,80 @@
+"""The line spread function and the pixels as one sparse matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array, csr_array
+
+from ..functional import pixel_overlap, pixel_response
+
+__all__ = ["Response", "build_response", "banded_response"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """A sparse matrix from the grid to the pixels whose rows are contiguous.
+
+    Attributes
+    ----------
+    start : ndarray of int, shape (n_pix,)
+        First grid point of each row.
+    pointer : ndarray of int, shape (n_pix + 1,)
+        Row p owns values[pointer[p]:pointer[p + 1]].
+    values : ndarray
+    """
+
+    start: np.ndarray
+    pointer: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def from_triplets(cls, rows, cols, values, n_pix):
+        """From coordinates sorted by row, then column; holes within a row are filled with zeros."""
+        first = np.searchsorted(rows, np.arange(n_pix))
+        last = np.searchsorted(rows, np.arange(n_pix), side="right") - 1
+        start, length = cols[first], cols[last] - cols[first] + 1
+        pointer = np.concatenate([[0], np.cumsum(length)])
+        index = pointer[rows] + cols - start[rows]
+        return cls(start, pointer, np.bincount(index, values, minlength=pointer[-1]))
+
+    @property
+    def stop(self):
+        """One beyond the last grid point of each row."""
+        return self.start + np.diff(self.pointer)
+
+    def __matmul__(self, flux):
+        index = np.repeat(self.start - self.pointer[:-1], np.diff(self.pointer)) + np.arange(self.values.size)
+        return np.add.reduceat(self.values * flux[index], self.pointer[:-1])
+
+    def adjoint(self, pixels, n_grid):
+        """The transposed matrix times `pixels` (n_pix,), shape (n_grid,)."""
+        repeats = np.diff(self.pointer)
+        index = np.repeat(self.start - self.pointer[:-1], repeats) + np.arange(self.values.size)
+        return np.bincount(index, self.values * np.repeat(pixels, repeats), minlength=n_grid)
+
+
+def build_response(grid, edges, sigma):
+    """Pixels' `Response` to the grid for a Gaussian of standard deviation sigma (n_pix,) [Angstrom], or None."""
+    grid, edges = torch.from_numpy(grid), torch.from_numpy(edges)
+    triplets = pixel_overlap(grid, edges) if sigma is None else pixel_response(grid, edges, torch.from_numpy(sigma))
+    return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+
+
+def banded_response(grid, edges, triplets, used):
+    """`Response` of a resolution matrix that acts on pixel means; `edges` of all pixels, rows of the used ones."""
+    inner = csr_array(_overlap(grid, edges))
+    rows, cols, values = triplets
+    outer = csr_array((values, (rows, cols)), shape=(len(edges), len(edges)))[used]
+    product = (outer @ inner).tocoo()
+    order = np.lexsort((product.col, product.row))
+    return Response.from_triplets(product.row[order], product.col[order], product.data[order], product.shape[0])
+
+
+def _overlap(grid, edges):
+    # pixels beyond the grid belong to rows that are not used
+    clipped = np.clip(edges, grid[0], grid[-1])
+    inside = clipped[:, 1] > clipped[:, 0]
+    rows, cols, values = (t.numpy() for t in pixel_overlap(torch.from_numpy(grid), torch.from_numpy(clipped[inside])))
+    shape = (len(edges), len(grid))
+    return coo_array((values, (np.flatnonzero(inside)[rows], cols)), shape=shape)
