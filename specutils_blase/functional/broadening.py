@@ -157,8 +157,18 @@ def _profile_quadrature(
 
 def _cardinals(t: Tensor) -> Tensor:
     """Lagrange polynomials of the grid points around [0, 1] at ``t`` in [0, 1]; shape (2 * N_SIDE, *t.shape)."""
-    points = range(1 - N_SIDE, N_SIDE + 1)
-    return torch.stack([math.prod((t - j) / (m - j) for j in points if j != m) for m in points])
+    highest, *lower = t.new_tensor(_cardinal_coefficients()).reshape(2 * N_SIDE, -1, *[1] * t.dim())
+    value = highest.expand(-1, *t.shape)
+    for coefficient in lower:
+        value = value * t + coefficient
+    return value
+
+
+@cache
+def _cardinal_coefficients() -> np.ndarray:
+    """Coefficients of the Lagrange polynomials, highest power first; shape (power, grid point)."""
+    points = np.arange(1 - N_SIDE, N_SIDE + 1)
+    return np.stack([np.poly(others := points[points != m]) / np.prod(m - others) for m in points], axis=1)
 
 
 @cache
