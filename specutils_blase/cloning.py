@@ -52,8 +52,6 @@ NEIGHBOURS = 12
 RTOL_PASS, RTOL_LAST = 2e-2, 5e-3
 MAX_ITERATIONS = 15
 MAX_ITERATIONS_LAST = 60
-# The passes before the last do without the faintest wings.
-PASS_TOLERANCE = 10.0 * WINDOW_TOLERANCE
 # In noisy spectra a new line must stand out by this many standard deviations.
 SIGNIFICANCE = 5.0
 
@@ -172,7 +170,7 @@ class _Clone:
         empty = Lines(*(np.zeros(0) for _ in range(4)))
         return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, empty)
 
-    def problem(self, tolerance=WINDOW_TOLERANCE):
+    def problem(self):
         """The least-squares problem of the present lines."""
         step = float(np.median(np.diff(self.wave)))
         reach = self.wave[-1] - self.wave[0]
@@ -181,7 +179,7 @@ class _Clone:
             upper = np.array([5.0, *np.log([0.1 * reach, 0.1 * reach]), np.inf])
         layout = LineLayout(self.lines, ALL, lower, upper)
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
-                            tolerance=tolerance, neighbours=NEIGHBOURS,
+                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS,
                             coefficients=self.coefficients)  # fmt: skip
 
     def model(self):
@@ -214,7 +212,7 @@ class _Clone:
 
     def fit(self, last, callback):
         """Fit the present lines and the continuum; the last pass is the thorough one."""
-        problem = self.problem(WINDOW_TOLERANCE if last else PASS_TOLERANCE)
+        problem = self.problem()
         self.solution = levenberg_marquardt(
             problem, problem.start(), max_iterations=MAX_ITERATIONS_LAST if last else MAX_ITERATIONS,
             rtol=RTOL_LAST if last else RTOL_PASS, ridge=self.ridge, callback=callback,

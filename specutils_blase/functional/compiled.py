@@ -25,7 +25,6 @@ _CORE = 10.0  # |x| and y below which the rational expansion is used
 _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8 = (math.prod(range(1, 2 * k, 2)) / 2.0**k for k in range(1, 9))
 MAX_DEPTH = 1.0 - 1e-6  # a product-form line may not absorb more than this
 SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more than it saves
-_BLOCK = 64  # pixels kept in L1 while the polynomial runs over them
 # error_model "numpy": the check for division by zero would keep the loops from being vectorised.
 # No "nnan"/"ninf" in fastmath: a NaN in must be a NaN out.
 FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True, "cache": True}
@@ -43,44 +42,58 @@ def _weideman(order=32):
 
 
 _SCALE, _COEFFICIENTS = _weideman()
+_C = tuple(_COEFFICIENTS.tolist())  # constants of the compiled code
 
 
 @njit(**FAST)
 def _core(x, y, re, im):
-    """w(x + iy) for |x|, y of order 10 and less; a real-coefficient Horner scheme (two multiply-adds per term)."""
-    zr, zi, b1, b2 = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+    """w(x + iy) for |x|, y of order 10 and less; a real-coefficient Horner scheme (two multiply-adds per term).
+
+    Written out, because only then does the compiler keep it in registers, four or eight pixels at a time.
+    """
     plus, minus = _SCALE + y, _SCALE - y
-    for start in range(0, x.size, _BLOCK):
-        m = min(_BLOCK, x.size - start)
-        for i in range(m):
-            xi = x[start + i]
-            q = 1.0 / (plus * plus + xi * xi)
-            zr[i] = (minus * plus - xi * xi) * q
-            zi[i] = (plus + minus) * xi * q
-            b1[i] = 0.0
-            b2[i] = 0.0
-        for k in range(0, _COEFFICIENTS.size, 4):
-            c0, c1, c2, c3 = _COEFFICIENTS[k], _COEFFICIENTS[k + 1], _COEFFICIENTS[k + 2], _COEFFICIENTS[k + 3]
-            for i in range(m):
-                s = 2.0 * zr[i]
-                n = zr[i] * zr[i] + zi[i] * zi[i]
-                p, r = b1[i], b2[i]
-                r = c0 + s * p - n * r
-                p = c1 + s * r - n * p
-                r = c2 + s * p - n * r
-                p = c3 + s * r - n * p
-                b1[i] = p
-                b2[i] = r
-        for i in range(m):
-            xi = x[start + i]
-            q = 1.0 / (plus * plus + xi * xi)
-            ir, ii = plus * q, xi * q
-            pr = b1[i] - zr[i] * b2[i]
-            pi = zi[i] * b2[i]
-            sr = 2.0 * (pr * ir - pi * ii) + _RSQRTPI
-            si = 2.0 * (pr * ii + pi * ir)
-            re[start + i] = sr * ir - si * ii
-            im[start + i] = sr * ii + si * ir
+    for i in range(x.size):
+        q = 1.0 / (plus * plus + x[i] * x[i])
+        ir, ii = plus * q, x[i] * q
+        zr, zi = (minus * plus - x[i] * x[i]) * q, (plus + minus) * ii
+        s, n = 2.0 * zr, zr * zr + zi * zi
+        r = _C[0]
+        p = _C[1] + s * r
+        r = _C[2] + s * p - n * r
+        p = _C[3] + s * r - n * p
+        r = _C[4] + s * p - n * r
+        p = _C[5] + s * r - n * p
+        r = _C[6] + s * p - n * r
+        p = _C[7] + s * r - n * p
+        r = _C[8] + s * p - n * r
+        p = _C[9] + s * r - n * p
+        r = _C[10] + s * p - n * r
+        p = _C[11] + s * r - n * p
+        r = _C[12] + s * p - n * r
+        p = _C[13] + s * r - n * p
+        r = _C[14] + s * p - n * r
+        p = _C[15] + s * r - n * p
+        r = _C[16] + s * p - n * r
+        p = _C[17] + s * r - n * p
+        r = _C[18] + s * p - n * r
+        p = _C[19] + s * r - n * p
+        r = _C[20] + s * p - n * r
+        p = _C[21] + s * r - n * p
+        r = _C[22] + s * p - n * r
+        p = _C[23] + s * r - n * p
+        r = _C[24] + s * p - n * r
+        p = _C[25] + s * r - n * p
+        r = _C[26] + s * p - n * r
+        p = _C[27] + s * r - n * p
+        r = _C[28] + s * p - n * r
+        p = _C[29] + s * r - n * p
+        r = _C[30] + s * p - n * r
+        p = _C[31] + s * r - n * p
+        pr, pi = p - zr * r, zi * r
+        sr = 2.0 * (pr * ir - pi * ii) + _RSQRTPI
+        si = 2.0 * (pr * ii + pi * ir)
+        re[i] = sr * ir - si * ii
+        im[i] = sr * ii + si * ir
 
 
 @njit(**FAST)

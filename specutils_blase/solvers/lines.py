@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from scipy.special import erfcx
 
-from ..functional import compiled
+from ..functional import compiled, multilevel
 from ..functional.compiled import FAST, MAX_DEPTH
 from ..functional.continuum import continuum_basis
 from .banded import assemble, near_windows, project
@@ -258,7 +258,7 @@ class SampledLines:
     def transmission(self, lines):
         """exp(-tau) or the product, shape (n_pix,)."""
         if self.form == "opacity":
-            return np.exp(-compiled.optical_depth(self.wave, *lines, self.tolerance))
+            return np.exp(-multilevel.optical_depth(self.wave, *lines, self.tolerance))
         return compiled.product_transmission(self.wave, *lines, self.tolerance)
 
     def evaluate(self, theta):

@@ -18,6 +18,7 @@ from ..functional import (
     compiled,
     doppler_factor,
     kernel_half_size,
+    multilevel,
     rotation_kernel,
     velocity_grid,
 )
@@ -374,7 +375,7 @@ def line_depth(grid, lines, form):
     """Optical depth of lines on the grid; for the product form -ln of the product."""
     lines = lines.sorted()
     if form == "opacity" or len(lines) == 0:
-        return compiled.optical_depth(grid, *lines, MODEL_TOLERANCE) if len(lines) else np.zeros(grid.size)
+        return multilevel.optical_depth(grid, *lines, MODEL_TOLERANCE) if len(lines) else np.zeros(grid.size)
     return -np.log(np.maximum(compiled.product_transmission(grid, *lines, MODEL_TOLERANCE), 1e-12))
 
 

@@ -7,7 +7,7 @@ from .lines import STRENGTH, definite_factor
 __all__ = ["posterior_mean"]
 
 # Pairs of points at which the gradient is averaged, and steps to the mean.
-PAIRS, STEPS = 16, 2
+PAIRS, STEPS = 8, 2
 # Longest step in ln strength for which the mean is believed.
 LONGEST_STEP = 0.5
 
