@@ -69,49 +69,53 @@ class BorderedBanded:
         reach = np.empty(n, dtype=np.int64)
         if not banded_cholesky(chol, reach):
             return None
-        solved = self.border.copy()
-        if m:
-            banded_solve(chol, reach, solved)
+        border = self.border.copy()
+        forward_substitute(chol, reach, border)
         try:
-            schur = cho_factor(self.corner + np.diag(damping[n:]) - self.border.T @ solved, lower=True) if m else None
+            schur = cho_factor(self.corner + np.diag(damping[n:]) - border.T @ border, lower=True) if m else None
         except (np.linalg.LinAlgError, ValueError):  # not definite, or not finite
             return None
-        return Factor(chol, reach, self.border, solved, schur)
+        return Factor(chol, reach, border, schur)
 
 
 @dataclass(frozen=True)
 class Factor:
-    """Cholesky factor of a `BorderedBanded` matrix: the band's factor and the Schur complement of the border.
+    """Cholesky factor of a `BorderedBanded` matrix::
 
-    ``chol`` has the layout of the band; row j has no elements beyond ``reach[j]`` places below the diagonal.
+        M = [ L   0 ]      L L' = A,  L W = B,  S S' = C - W' W,  M M' = H
+            [ W'  S ]
+
+    ``chol`` is L in the layout of the band; row j has no elements beyond ``reach[j]`` places below the diagonal.
+    ``border`` is W and ``schur`` is S as scipy's `cho_factor` gives it.
     """
 
     chol: np.ndarray
     reach: np.ndarray
     border: np.ndarray
-    solved_border: np.ndarray
     schur: tuple | None
 
     def solve(self, rhs):
         """Solution of H x = rhs, shape (n + m,)."""
         n = len(self.border)
         local = rhs[:n, None].copy()
-        banded_solve(self.chol, self.reach, local)
-        local = local[:, 0]
+        forward_substitute(self.chol, self.reach, local)
         if self.schur is None:
-            return local
-        glob = cho_solve(self.schur, rhs[n:] - self.border.T @ local)
-        return np.concatenate([local - self.solved_border @ glob, glob])
+            back_substitute(self.chol, self.reach, local)
+            return local[:, 0]
+        glob = cho_solve(self.schur, rhs[n:] - self.border.T @ local[:, 0])
+        local[:, 0] -= self.border @ glob
+        back_substitute(self.chol, self.reach, local)
+        return np.concatenate([local[:, 0], glob])
 
     def root(self, white):
-        """R @ white, shape (n + m, k), where R R' is the inverse of H: white noise becomes noise of that covariance."""
+        """M'^-1 @ white, shape (n + m, k): white noise becomes noise whose covariance is the inverse of H."""
         n = len(self.border)
-        local = white[:n].copy()
+        local, glob = white[:n].copy(), np.zeros((0, white.shape[1]))
+        if self.schur is not None:
+            glob = solve_triangular(self.schur[0], white[n:], lower=True, trans="T")
+            local -= self.border @ glob
         back_substitute(self.chol, self.reach, local)
-        if self.schur is None:
-            return local
-        glob = solve_triangular(self.schur[0], white[n:], lower=True, trans="T")
-        return np.concatenate([local - self.solved_border @ glob, glob])
+        return np.concatenate([local, glob])
 
     def inverse(self):
         """The inverse near the band, its border and its corner, as a `BorderedBanded` (exact, not an approximation).
@@ -123,10 +127,11 @@ class Factor:
         band = selected_inverse(self.chol, self.reach)
         if m == 0:
             return BorderedBanded(band, self.border, np.zeros((0, 0)))
-        corner = cho_solve(self.schur, np.eye(m))
-        border = -self.solved_border @ corner
+        corner, solved = cho_solve(self.schur, np.eye(m)), self.border.copy()
+        back_substitute(self.chol, self.reach, solved)  # A^-1 B
+        border = -solved @ corner
         for d in range(band.shape[1]):
-            band[: n - d, d] -= np.einsum("im,im->i", self.solved_border[: n - d], border[d:])
+            band[: n - d, d] -= np.einsum("im,im->i", solved[: n - d], border[d:])
         return BorderedBanded(band, border, corner)
 
     def condition(self):
@@ -172,8 +177,8 @@ def banded_cholesky(band, column_reach):
 
 
 @njit(**FAST)
-def banded_solve(chol, reach, rhs):
-    """Replace rhs (n, m) by (L L')^-1 rhs."""
+def forward_substitute(chol, reach, rhs):
+    """Replace rhs (n, m) by L^-1 rhs."""
     n, m = rhs.shape
     for j in range(n):
         for k in range(m):
@@ -182,7 +187,6 @@ def banded_solve(chol, reach, rhs):
             f = chol[j, d]
             for k in range(m):
                 rhs[j + d, k] -= f * rhs[j, k]
-    back_substitute(chol, reach, rhs)
 
 
 @njit(**FAST)

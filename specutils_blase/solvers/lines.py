@@ -153,7 +153,7 @@ class LineLayout:
 
     def columns(self, terms, offset):
         """Rows of `compiled.line_terms` for the free parameters: derivatives with respect to theta."""
-        rows = np.ascontiguousarray(terms[list(self.free)])
+        rows = terms if len(self.free) == len(terms) else terms[list(self.free)]
         if CENTER in self.free:
             rows[self.free.index(CENTER)] *= np.repeat(self.start.width, np.diff(offset))
         return rows
@@ -241,6 +241,7 @@ class SampledLines:
         self.continuum, self.form, self.tolerance = continuum, form, tolerance
         self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
         self.coefficients = np.zeros(0) if coefficients is None else coefficients
+        self.rows = np.ascontiguousarray(basis.T)
         n_lines, q = layout.shape
         self.shape = (n_lines if q else 0, q, basis.shape[1])
         self.group, self.bounds = group_lines(layout.start.center[: self.shape[0]], wave)
@@ -283,7 +284,7 @@ class SampledLines:
     def linearize(self, theta):
         """See `levenberg_marquardt.Problem`."""
         lines, transmission, continuum, residual = self.evaluate(theta)
-        dense = np.ascontiguousarray((self.basis * (transmission * self.weight)[:, None]).T)
+        dense = self.rows * (transmission * self.weight)
         if self.shape[0] == 0:
             return dense @ residual, assemble_globals(dense)
         reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
