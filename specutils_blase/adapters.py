@@ -9,19 +9,18 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from astropy import units as u
 from astropy.nddata import StdDevUncertainty
 from specutils import Spectrum
-from specutils.utils.wcs_utils import air_to_vac
+from specutils.utils.wcs_utils import air_to_vac, vac_to_air
 
 from specutils_blase.conf import conf
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.functional.grid import pixel_edges
 from specutils_blase.regions import region_mask, spectral_equivalencies, wanted_pixels
 
 __all__ = [
     "SpectrumArrays",
+    "misread_wavelengths",
     "quantity_value",
     "read_spectrum",
     "region_mask",
@@ -32,6 +31,11 @@ __all__ = [
 
 # uncertainty = sigma ** power, for the uncertainties of astropy that have a meaning
 _UNCERTAINTY_POWER = {"std": 1, "var": 2, "ivar": -2}
+
+# A spacing this many times the smallest ones on both sides is a gap between pixels, not a wide pixel.
+_GAP_RATIO = 1.8
+# Spacings that make up a side: where half of the pixels are missing at random, one side in 2**10 shows no true one.
+_GAP_REACH = 10
 
 # Below this wavelength [Angstrom] air is opaque and the formulae for its index of refraction are singular.
 _SHORTEST_AIR_WAVELENGTH = 2000.0
@@ -209,6 +213,27 @@ def wavelength_values(spectral_axis, name="spectral_axis", *, wavelength_medium=
     return _angstrom(spectral_axis.value, spectral_axis.unit, equivalencies, name, wavelength_medium)
 
 
+def misread_wavelengths(wave, medium):
+    """
+    Where light of given vacuum wavelengths seems to be in a spectrum that is taken for one in `medium`, but is not.
+
+    Parameters
+    ----------
+    wave : ndarray [Angstrom]
+    medium : "vacuum" or "air"
+
+    Returns
+    -------
+    ndarray, same shape [Angstrom]
+        The same values below 2000 Angstrom, where air is opaque.
+    """
+    wave = np.array(wave, dtype=np.float64)
+    long = wave > _SHORTEST_AIR_WAVELENGTH
+    if long.any():  # specutils does not take empty arrays
+        wave[long] = (vac_to_air if medium == "vacuum" else air_to_vac)(wave[long] * u.AA).value
+    return wave
+
+
 def quantity_value(value, unit, name, *, positive=False, allow_none=False, equivalencies=None):
     """
     The number in a scalar Quantity, for an argument called ``name``.
@@ -258,7 +283,8 @@ def resolve_device(device):
 
     Returns
     -------
-    torch.device
+    str
+        For ``torch.device``, which is not imported here so that reading a spectrum stays fast.
     """
     name, wish = ("specutils_blase.conf.device", conf.device) if device is None else ("device", device)
     if str(wish) not in ("auto", "cpu"):
@@ -267,7 +293,7 @@ def resolve_device(device):
             "specutils_blase.nn there and train them with torch.optim"
         )
         raise ValueError(explain(name, 'be "auto" or "cpu"', repr(str(wish)), remedy))
-    return torch.device("cpu")
+    return "cpu"
 
 
 def _check_spectrum(spectrum, name):
@@ -328,11 +354,35 @@ def _check_distinct(wave, name):
 
 
 def _edges_between(wave, name):
-    """Edges (n, 2) halfway between increasing centres (n,) [Angstrom]."""
+    """
+    Edges (n, 2) halfway between increasing centres (n,) [Angstrom].
+
+    No pixel reaches into a gap (between detectors, orders, or where pixels were removed): the edge there lies at half
+    the spacing of the pixel's other side. Where the spacing changes for good, as from one arm to the next, is no gap.
+    """
     if wave.size == 1:
         remedy = 'give its two edges as spectral_axis and bin_specification="edges"'
         raise ValueError(explain(name, "have bin edges or at least two pixels", "one pixel", remedy))
-    return pixel_edges(torch.from_numpy(wave)).numpy()
+    spacing = np.diff(wave)
+    typical = np.maximum(_smallest_before(spacing), _smallest_before(spacing[::-1])[::-1])
+    gaps = np.flatnonzero(spacing > _GAP_RATIO * typical)
+    spacing[gaps] = typical[gaps]
+    # the end pixels are symmetric
+    middle = (wave[1:] + wave[:-1]) / 2
+    edges = np.stack([np.append(wave[0], middle), np.append(middle, wave[-1])], axis=1)
+    edges[[0, -1], [0, 1]] += np.array([-0.5, 0.5]) * spacing[[0, -1]]
+    edges[gaps, 1] = wave[gaps] + spacing[np.maximum(gaps - 1, 0)] / 2
+    edges[gaps + 1, 0] = wave[gaps + 1] - spacing[np.minimum(gaps + 1, spacing.size - 1)] / 2
+    return edges
+
+
+def _smallest_before(spacing):
+    """The smallest of the (up to) `_GAP_REACH` values before each one, for the first of three after it; same shape."""
+    smallest = np.full_like(spacing, np.inf)
+    smallest[0] = spacing[1:4].min(initial=np.inf)
+    for shift in range(1, min(_GAP_REACH + 1, spacing.size)):
+        np.minimum(smallest[shift:], spacing[:-shift], out=smallest[shift:])
+    return smallest
 
 
 def _angstrom(values, unit, equivalencies, name, medium):
@@ -413,7 +463,11 @@ def _report_ignored(spectrum, name, wanted, without_sigma):
     n_bad, n_wanted = np.count_nonzero(bad & wanted), np.count_nonzero(wanted)
     if not n_bad:
         return bad
-    counts = ", ".join(f"{cause}: {np.count_nonzero(where & wanted)}" for cause, where in causes.items())
+    counts, left = [], wanted
+    for cause, where in causes.items():  # each pixel under its first cause, so that the counts add up
+        counts.append(f"{cause}: {np.count_nonzero(where & left)}")
+        left = left & ~where
+    counts = ", ".join(counts)
     if n_bad == n_wanted:
         got = f"{n_wanted} pixels that are all bad ({counts})"
         raise ValueError(explain(name, "have pixels to use", got, "check the mask, the uncertainty and the window"))

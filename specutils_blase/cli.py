@@ -366,7 +366,11 @@ def _add_fit(commands, parents):
 
 
 def _resolving_power(text):
-    return None if text == "none" else float(text)
+    with contextlib.suppress(ValueError):
+        value = None if text == "none" else float(text)
+        if value is None or 0 < value < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a resolving power, a positive number like 55000, or none, got {text!r}")
 
 
 def _count(smallest):

@@ -2,7 +2,8 @@
 
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 from astropy import units as u
@@ -10,12 +11,13 @@ from astropy.table import QTable, vstack
 from specutils import Spectrum
 
 from specutils_blase import plotting
-from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
+from specutils_blase.adapters import misread_wavelengths, quantity_value, read_spectrum, resolve_device
 from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.lines import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED, line_table, original_index
-from specutils_blase.preparation import Setup, velocity_and_rotation
+from specutils_blase.preparation import Setup, model_lines, velocity_and_rotation
 from specutils_blase.progress import reporter
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.lines import (
@@ -229,11 +231,24 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
+    elif text := doubt(setup, _misread(setup), problem, solution, free, prior,
+                       is_searched=radial_velocity is None and vsini is None):  # fmt: skip
+        warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
     fit = _Result(setup, problem, solution, theta, template, tellurics, telluric).fit()
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
+
+
+def _misread(setup):
+    """The setup with the tellurics where they are seen if the medium of the spectrum is not what was declared."""
+    tellurics = []
+    for template in setup.tellurics:
+        model = template.model.copy()
+        model.x_0 = misread_wavelengths(model.x_0.quantity.to_value(u.AA), setup.arrays.medium) * u.AA
+        tellurics.append(replace(template, model=model))
+    return replace(setup, tellurics=tellurics)
 
 
 def _free(free):
@@ -277,6 +292,11 @@ def _templates(template, telluric):
     if template is None and not tellurics:
         raise ValueError(explain("template", "be a LineTemplate unless tellurics are given", "None and no telluric",
                                  "give one of the two"))  # fmt: skip
+    lines = [np.stack(tuple(model_lines(item.model))) for item in tellurics]
+    for (i, first), (k, second) in combinations(enumerate(lines), 2):
+        if np.array_equal(first, second):  # only the sum of their columns would be felt
+            raise ValueError(explain("telluric", "hold every species once", f"the same lines as items {i} and {k}",
+                                     "drop one of the two"))  # fmt: skip
     return tellurics
 
 

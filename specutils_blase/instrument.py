@@ -223,21 +223,28 @@ def as_lsf(lsf, name="lsf"):
 
 def _evaluate(function, wave):
     """Values of ``function`` at ``wave`` (n_pix,) [Angstrom], checked."""
+    name = "lsf as a function R(wavelength)"
     values = function(wave * u.AA)
     if isinstance(values, u.Quantity):
         if not values.unit.is_equivalent(u.one):
             got = f"the unit {str(values.unit)!r}"
-            raise u.UnitsError(explain("R", "return dimensionless values", got, "return wavelength / FWHM"))
+            raise u.UnitsError(explain(name, "return dimensionless values", got, "return wavelength / FWHM"))
         values = values.to_value(u.one)
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape not in ((), wave.shape):
+    try:
+        given = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        given = np.asarray(values, dtype=object)
+    if given.dtype.kind not in "iuf":
+        got = f"{' '.join(repr(values).split()):.60}"
+        raise TypeError(explain(name, "return real numbers", got, "return wavelength / FWHM for each wavelength"))
+    if given.shape not in ((), wave.shape):
         expected = f"return one value or one for each wavelength, shape {wave.shape}"
-        raise ValueError(explain("R", expected, f"shape {values.shape}", "write it with array operations"))
-    values = np.broadcast_to(values, wave.shape).copy()
+        raise ValueError(explain(name, expected, f"shape {given.shape}", "write it with array operations"))
+    values = np.broadcast_to(given, wave.shape).astype(np.float64)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         got = f"{values[bad][0]} at {wave[bad][0]:.8g} Angstrom"
-        raise ValueError(explain("R", "return finite positive values", got, "define it over the whole spectrum"))
+        raise ValueError(explain(name, "return finite positive values", got, "define it over the whole spectrum"))
     return values
 
 
@@ -251,7 +258,7 @@ def _positive_number(value, name, unit=None):
         remedy = "if it changes with wavelength give a function R(wavelength), or a resolution matrix (n_diag, n_pix)"
         raise TypeError(explain(name, "be one positive number", repr(value), remedy))
     if not 0 < float(value) < np.inf:
-        remedy = "correct the number; leave the LSF out for none"
+        remedy = "correct the number, or give lsf=None for the pixels alone"
         raise ValueError(explain(name, "be finite and positive", f"{value} {unit or ''}".strip(), remedy))
     return float(value)
 

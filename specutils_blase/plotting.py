@@ -231,6 +231,18 @@ def _draw_residual(ax, fit):
     limit = 1.3 * np.percentile(np.abs(residual[used]), 99.5)
     ax.set_ylim(-limit, limit)
     ax.set_ylabel(label)
+    _mark_beyond(ax, axis, residual, limit)
+
+
+def _mark_beyond(ax, axis, residual, limit):
+    """Triangles at the edges of a panel where points lie outside of it."""
+    handles = []
+    for beyond, sign, marker in ((residual > limit, 1.0, "^"), (residual < -limit, -1.0, "v")):
+        if beyond.any():
+            edge = np.full(np.count_nonzero(beyond), 0.94 * sign * limit)
+            handles += ax.plot(axis[beyond], edge, marker, ms=5, mew=0.0, color=DATA, label="beyond the panel")
+    if handles:
+        ax.legend(handles=handles[:1], **_OUTSIDE)
 
 
 def _draw_zoom(ax, fit):

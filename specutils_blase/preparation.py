@@ -25,7 +25,7 @@ from specutils_blase.solvers.observed import (
 from specutils_blase.solvers.response import banded_response
 from specutils_blase.template import LineTemplate
 
-__all__ = ["Setup", "line_priors", "velocity_and_rotation"]
+__all__ = ["Search", "Setup", "line_priors", "velocity_and_rotation"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
@@ -35,6 +35,8 @@ LARGEST_POWER = 2e6
 MARGIN = 60.0
 # Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
 SEARCH_RANGE, SEARCH_STEP = 600.0, 1.0
+# Template samples held at a time in the search.
+CHUNK = 2_000_000
 ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
 
 
@@ -67,9 +69,11 @@ class Setup:
         if not scale > 0:
             raise ValueError(explain("observed", "have positive flux in most pixels", f"the median {scale:.4g}",
                                      "check how it was read and its background subtracted"))  # fmt: skip
-        if not (isinstance(continuum_degree, int | np.integer) and 0 <= continuum_degree < np.count_nonzero(good)):
-            expected = "be a whole number, not negative and below the number of pixels"
-            raise ValueError(explain("continuum_degree", expected, repr(continuum_degree), "3 is the default"))
+        n_others = 2 * (template is not None) + len(tellurics) + bool(getattr(lsf, "free", False))
+        check_degree(continuum_degree, np.count_nonzero(good), n_others)
+        if isinstance(lsf, BandedLSF) and lsf.bands.shape[1] != arrays.wave.size:
+            raise ValueError(explain("lsf", f"have a column for each of the {arrays.wave.size} pixels of observed",
+                                     lsf.bands.shape[1], "give the resolution matrix of this spectrum"))  # fmt: skip
         has_sigma = arrays.sigma is not None
         sigma = arrays.sigma[used] if has_sigma else np.full(good.size, noise_level(flux[good]))
         weight = np.where(good, scale / sigma, 0.0)
@@ -197,6 +201,22 @@ def model_lines(model):
     return Lines(center, strength, fwhm_gauss / FWHM_PER_SIGMA, fwhm_lorentz / 2.0).sorted()
 
 
+def check_degree(degree, n_pixels, n_others):
+    """Raise unless a continuum of that degree leaves a pixel more than there are parameters that no prior holds."""
+    name, remedy = "continuum_degree", "use more pixels (a wider window, fewer exclusions)"
+    if not (isinstance(degree, int | np.integer) and degree >= 0):
+        raise ValueError(explain(name, "be a whole number, not negative", repr(degree), "3 is the default"))
+    largest = n_pixels - n_others - 2
+    if largest < 0:
+        expected = f"have more usable pixels than the fit has global parameters ({n_others + 1} or more)"
+        raise ValueError(explain("observed", expected, n_pixels, remedy))
+    if degree > largest:
+        expected = f"be at most {largest} for {n_pixels} usable pixels"
+        if n_others:
+            expected += f" and {n_others} other global parameters"
+        raise ValueError(explain(name, expected, degree, f"lower it, or {remedy}"))
+
+
 def checked_power(lsf, wave, edges):
     """Resolving power at `wave` (n_pix,), refused where it is too low for the data or too high for the grid."""
     power = lsf.resolving_power(wave)
@@ -257,7 +277,7 @@ def velocity_and_rotation(setup, velocity, rotation):
     """
     if setup.template is None or (velocity is not None and rotation is not None):
         return velocity or 0.0, rotation or 1.0
-    search = _Search(setup)
+    search = Search(setup)
     best = (np.inf, 0.0, ROTATIONS[0])
     for trial in ROTATIONS if rotation is None else (rotation,):
         velocities = search.velocities if velocity is None else np.array([velocity])
@@ -277,7 +297,7 @@ def vertex(x, y):
     return float(x[i] + 0.5 * (x[i + 1] - x[i]) * ((left - right) / curvature if curvature > 0 else 0.0))
 
 
-class _Search:
+class Search:
     """Chi-square of the template against velocity and rotation."""
 
     def __init__(self, setup):
@@ -296,26 +316,44 @@ class _Search:
         self.star = np.exp(-line_depth(self.grid, lines.take(near), scene.form[0]))
         middle = edges.mean(axis=1)
         self.points, self.kernel = np.log(middle), gaussian_kernel(scene)
-        self.sky = np.ones(middle.size)
-        for template, form in zip(setup.tellurics, scene.form[1:], strict=True):
-            depth = line_depth(scene.grid, model_lines(template.model), form)
-            self.sky *= np.interp(middle, scene.grid, convolve(np.exp(-depth), self.kernel))
+        self.sky = sky_pixels(setup, self.kernel)
 
     def chi2(self, velocities, rotation):
         """Chi-square at each velocity, shape of `velocities`."""
         scene = self.setup.scene
         star = convolve(self.star, rotation_weights(rotation, scene.limb_darkening, scene.step))
         star = convolve(star, self.kernel)
-        log_grid, weight = np.log(self.grid), scene.weight
+        step = np.log(self.grid[1] / self.grid[0])
+        place = (self.points - np.log(self.grid[0])) / step
+        shift = np.log(relativistic_factor(velocities)) / step
+        target = scene.data * scene.weight
+        columns = scene.basis * (self.sky * scene.weight)[:, None]
+        products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
         out = np.empty(len(velocities))
-        for i, shift in enumerate(np.log(relativistic_factor(velocities))):
-            flux = np.interp(self.points - shift, log_grid, star) * self.sky * weight
-            columns = scene.basis * flux[:, None]
-            target = scene.data * weight
-            moments = columns.T @ target
-            fit = np.linalg.lstsq(columns.T @ columns, moments, rcond=None)[0]
-            out[i] = target @ target - moments @ fit
+        size = max(CHUNK // place.size, 1)
+        for chunk in (slice(k, k + size) for k in range(0, len(velocities), size)):
+            # beyond the grid, at a velocity that a user gives, it goes on as it ends
+            seen = np.clip(place - shift[chunk, None], 0.0, star.size - 2)
+            left = seen.astype(np.int32)
+            seen -= left
+            flux = star[left]
+            flux += seen * (star[left + 1] - flux)
+            moments = flux @ (columns * target[:, None])
+            normal = (flux**2 @ products).reshape(len(flux), columns.shape[1], -1)
+            gain = np.einsum("vi,vij,vj->v", moments, np.linalg.pinv(normal, hermitian=True), moments)
+            out[chunk] = target @ target - gain
         return out
+
+
+def sky_pixels(setup, kernel):
+    """Transmission of the tellurics in the pixels, shape (n_pix,), their columns as in the templates."""
+    scene = setup.scene
+    middle = scene.edges.mean(axis=1)
+    sky = np.ones(middle.size)
+    for template, form in zip(setup.tellurics, scene.form[1:], strict=True):
+        depth = line_depth(scene.grid, model_lines(template.model), form)
+        sky *= np.interp(middle, scene.grid, convolve(np.exp(-depth), kernel))
+    return sky
 
 
 def gaussian_kernel(scene):

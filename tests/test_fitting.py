@@ -559,6 +559,34 @@ def test_one_column_for_each_species(star, sky):
     assert isinstance(fit.telluric, list) and len(fit.telluric) == 2
 
 
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_species_given_twice_is_refused(order, star, sky, is_copy):
+    other = make_template(part(sky.model, 0), frame="observatory")
+    again = make_template(sky.model.copy(), frame="observatory") if is_copy else sky
+    with pytest.raises(ValueError, match="^telluric must hold every species once, got .* items 0 and 2; drop one"):
+        fit_near(order.spectrum, star, [sky, other, again])
+
+
+def test_more_pixels_than_global_parameters(star):
+    order = observe(star, None)
+    flux, sigma = order.spectrum.flux, order.spectrum.uncertainty.array
+    start = 20 + np.argmin(order.noiseless.flux.value[22:-20])  # where there is a line to see
+
+    def fit(n_pix, degree):
+        part = slice(start, start + n_pix)
+        spectrum = Spectrum(flux=flux[part], spectral_axis=order.spectrum.spectral_axis[part].value * u.AA,
+                            uncertainty=StdDevUncertainty(sigma[part]))  # fmt: skip
+        return fit_near(spectrum, star, lsf=None, continuum_degree=degree)
+
+    with pytest.raises(ValueError, match=r"observed must have more usable pixels .* \(3 or more\), got 3; use more"):
+        fit(3, 0)
+    with pytest.raises(ValueError, match="continuum_degree must be at most 1 for 5 usable pixels and 2 other"):
+        fit(5, 2)
+    few = fit(5, 1)
+    assert np.all(np.isfinite(few.parameters["value"])) and np.all(np.isfinite(few.parameters["std"]))
+    assert few.fit_info["dof"] > 0
+
+
 def part(model, start):
     names = model.param_names[:4]
     return VoigtForest1D(**{name: getattr(model, name).quantity[start::2] for name in names})
@@ -679,6 +707,8 @@ def test_progress_is_told(order, star, sky, capsys):
 def test_written_and_read(fit, order, sky, tmp_path, kind):
     if kind == "sky list alone":
         fit = fit_spectrum(observe(None, sky).spectrum, None, [sky], free=(), progress=False)
+    with pytest.raises(FileNotFoundError, match="^path must name a file that exists, got .*fit.asdf; check"):
+        SpectrumFit.read(tmp_path / "fit.asdf")
     fit.write(tmp_path / "fit.asdf")
     with pytest.raises(OSError, match="overwrite"):
         fit.write(tmp_path / "fit.asdf")
@@ -728,6 +758,12 @@ def test_no_coverage_at_any_velocity(star):
         fit_spectrum(order.spectrum, elsewhere, progress=False)
 
 
+@pytest.mark.parametrize("velocity", [-3000.0, 3000.0])
+def test_a_velocity_beyond_the_search(star, velocity):
+    with pytest.raises(CoverageError, match=f"at rest for {velocity:.1f} km/s"):
+        fit_spectrum(observe(star, None).spectrum, star, radial_velocity=velocity * KMS, progress=False)
+
+
 def test_coverage_counts_at_the_velocity_where_the_fit_ends(star):
     """The template reaches to 5.6 km/s: the start is covered, the solution is not."""
     order = observe(star, None, radial_velocity=12 * KMS)
@@ -759,7 +795,9 @@ def all_masked(spectrum):
         ({"template": None}, ValueError, "template must be a LineTemplate unless tellurics are given"),
         ({"telluric": [None]}, TypeError, "telluric must be a LineTemplate, got NoneType"),
         ({"lsf": -55_000}, ValueError, "lsf must be finite and positive, got -55000"),
-        ({"lsf": 0}, ValueError, "lsf must be finite and positive, got 0"),
+        ({"lsf": 0}, ValueError, "lsf must be finite and positive, got 0; .*lsf=None for the pixels alone"),
+        ({"lsf": lambda wave: "sharp"}, TypeError, "lsf as a function .* must return real numbers, got 'sharp'"),
+        ({"lsf": np.ones((3, 100))}, ValueError, "lsf must have a column for each of the 260 pixels .*, got 100; give"),
         ({"lsf": "R"}, TypeError, "lsf must be one positive number"),
         ({"radial_velocity": -9.0}, TypeError, "radial_velocity must be a Quantity"),
         ({"radial_velocity": 3 * u.s}, u.UnitsError, "radial_velocity must have a unit like 'km / s', got 's'"),
@@ -770,7 +808,8 @@ def all_masked(spectrum):
         ({"limb_darkening": 1.2}, ValueError, "limb_darkening must lie between 0 and 1, got 1.2"),
         ({"continuum_degree": -1}, ValueError, "continuum_degree must be a whole number"),
         ({"continuum_degree": 2.5}, ValueError, "continuum_degree must be a whole number"),
-        ({"continuum_degree": 260}, ValueError, "continuum_degree must be .* below the number of pixels"),
+        ({"continuum_degree": 257}, ValueError, "continuum_degree must be at most 256 for 260 usable pixels and 2 other"
+         " global parameters, got 257; lower it, or use more pixels"),
         ({"free": ("gamma",)}, ValueError, "free must hold names among"),
         ({"free": {"moon": ()}}, ValueError, 'free must have the keys "star" and "telluric"'),
         ({"prior": 0.3}, TypeError, "prior must be a GaussianPrior, an L1Prior or None, got float"),
@@ -780,7 +819,7 @@ def all_masked(spectrum):
         ({"wavelength_medium": "water"}, ValueError, 'wavelength_medium must be "vacuum" or "air"'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
+)  # fmt: skip
 def test_bad_arguments(order, star, sky, arguments, error, message):
     given = {"observed": order.spectrum, "template": star, "telluric": None, **arguments}
     if given["observed"] is all_masked:

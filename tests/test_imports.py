@@ -48,6 +48,17 @@ print('torch' in sys.modules, 'specutils' in sys.modules)
     assert run(code) == "False False"
 
 
+def test_reading_a_spectrum_does_not_load_torch():
+    code = """
+import sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of other packages at import
+    import specutils_blase.adapters, specutils_blase.reading, specutils_blase.template
+print([name for name in ('torch', 'numba') if name in sys.modules])
+"""
+    assert run(code) == "[]"
+
+
 @pytest.mark.parametrize(
     "first",
     ["import specutils_blase.conf", "from specutils_blase import conf", "import specutils_blase.conf as conf"],

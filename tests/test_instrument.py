@@ -185,7 +185,7 @@ def test_as_lsf_takes_scipy_diagonals(matrix):
 @pytest.mark.parametrize("value", [0, -55_000, np.nan, np.inf])
 def test_number_must_be_positive(value):
     for name, make in (("R", ResolvingPower), ("lsf", as_lsf), ("fwhm", lambda v: GaussianLSF(v * u.AA))):
-        with pytest.raises(ValueError, match=rf"^{name} must be finite and positive, got {value}.*; correct"):
+        with pytest.raises(ValueError, match=rf"^{name} must be finite and positive, got {value}.*; correct.*lsf=None"):
             make(value)
 
 
@@ -211,19 +211,24 @@ def test_quantity_is_no_resolving_power():
 @pytest.mark.parametrize(
     ("function", "error", "text"),
     [
-        (lambda wave: wave, u.UnitsError, "R must return dimensionless values, got the unit 'Angstrom'"),
-        (lambda wave: np.ones(2), ValueError, r"R must return one value .* \(3,\), got shape \(2,\)"),
-        (
-            lambda wave: np.array([1, np.nan, 1]),
-            ValueError,
-            "R must return finite positive values, got nan at 8000 Ang",
-        ),
-        (lambda wave: np.array([1, 1, 0]), ValueError, "R must return finite positive values, got 0.0 at 12500 Ang"),
+        (lambda wave: wave, u.UnitsError, "dimensionless values, got the unit 'Angstrom'; return"),
+        (lambda wave: np.ones(2), ValueError, r"one value or one for each .* \(3,\), got shape \(2,\); write"),
+        (lambda wave: np.ones((2, 3)), ValueError, r"one value or one for each .* \(3,\), got shape \(2, 3\); write"),
+        (lambda wave: [1, np.nan, 1], ValueError, "finite positive values, got nan at 8000 Angstrom; define"),
+        (lambda wave: [1, 1, 0], ValueError, "finite positive values, got 0.0 at 12500 Angstrom; define"),
+        (lambda wave: -wave.value, ValueError, "finite positive values, got -5000.0 at 5000 Angstrom; define"),
+        (lambda wave: "55000", TypeError, "real numbers, got '55000'; return wavelength / FWHM"),
+        (lambda wave: ["a", "b", "c"], TypeError, r"real numbers, got \['a', 'b', 'c'\]; return"),
+        (lambda wave: None, TypeError, "real numbers, got None; return"),
+        (lambda wave: wave > 0, TypeError, r"real numbers, got array\(\[ True, True, True\]\); return"),
+        (lambda wave: 5e4 + 1j * wave.value, TypeError, r"real numbers, got array\(\[50000.{,60}; return"),
+        (lambda wave: [[1], [1, 2], [3]], TypeError, r"real numbers, got \[\[1\], \[1, 2\], \[3\]\]; return"),
     ],
 )
 def test_callable_is_checked(function, error, text):
-    with pytest.raises(error, match=text):
-        ResolvingPower(function).resolving_power(WAVE)
+    for lsf in (ResolvingPower(function), as_lsf(function)):
+        with pytest.raises(error, match=rf"^lsf as a function R\(wavelength\) must return {text}"):
+            lsf.resolving_power(WAVE)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,27 @@ def test_fit_residual_in_standard_deviations():
     assert -low == high and 2 < high < 6
 
 
+@pytest.mark.parametrize("is_flipped", [False, True])
+def test_residuals_beyond_the_panel_are_marked(is_flipped):
+    axis = np.linspace(5000, 5011, N_PIX)
+    fit = make_fit(axis=(axis[::-1] if is_flipped else axis) * u.AA)
+    values = fit.residual.flux.value.copy()
+    sigma = fit.observed.uncertainty.array
+    values[60], values[200] = 15 * sigma[60], -90 * sigma[200]
+    fit.residual = Spectrum(flux=values * FLUX_UNIT, spectral_axis=fit.observed.spectral_axis)
+    middle = plot_fit(fit)[1]
+    low, high = middle.get_ylim()
+    marks = {line.get_marker(): line for line in middle.lines if line.get_label() == "beyond the panel"}
+    for marker, pixel, edge in (("^", 60, high), ("v", 200, low)):
+        assert marks[marker].get_xdata().tolist() == [fit.observed.spectral_axis.value[pixel]]
+        assert 0.85 < marks[marker].get_ydata()[0] / edge < 1
+    assert [text.get_text() for text in middle.get_legend().get_texts()] == ["beyond the panel"]
+    # every point is either inside the panel or marked
+    shown = np.count_nonzero(np.abs(values / sigma) < high)
+    assert shown + sum(len(line.get_xdata()) for line in marks.values()) == np.count_nonzero(np.isfinite(values))
+    assert plot_fit(make_fit())[1].get_legend() is None
+
+
 def test_fit_residual_in_per_cent_without_uncertainty():
     fit = make_fit(uncertainty=False)
     middle = plot_fit(fit)[1]

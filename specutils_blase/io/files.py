@@ -106,6 +106,8 @@ def read_asdf(path, kind=None):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
         If the file is damaged, of another kind, or from a newer version of this package.
     """
@@ -139,6 +141,8 @@ def _dump(stream, tree, path):
 
 
 def _content(path):
+    if not path.exists():
+        raise FileNotFoundError(explain("path", "name a file that exists", str(path), "check its folder and its name"))
     with open(path, "rb") as stream:
         start = stream.read(len(MAGIC))
         if start != MAGIC:

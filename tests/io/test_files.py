@@ -102,7 +102,7 @@ def test_directories_are_told_apart(template, tmp_path):
         template.write(tmp_path / "missing" / "t.asdf")
     with pytest.raises(IsADirectoryError):
         LineTemplate.read(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"^path must name a file that exists, got .*\.asdf; check its"):
         LineTemplate.read(tmp_path / "missing.asdf")
 
 

@@ -1,0 +1,117 @@
+"""After a fit that converged: is there evidence that it did so at a wrong minimum?
+
+Chi-square alone is none, because the errors of real spectra are often small against those of the model. What counts is
+that the same problem has a much lower minimum elsewhere. Where to look is found on part of the pixels and without
+fitting lines, in a tenth of a second; only what looks better there is tried with the lines, in a few steps.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from specutils_blase.preparation import ROTATIONS, Search, gaussian_kernel, sky_pixels, vertex
+from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
+
+__all__ = ["doubt"]
+
+# Chi-square elsewhere, times this, is below the one of the fit: so much is not due to errors of the model.
+CLEAR_RATIO = 1.25
+# The gain in chi-square must also be above this many times that of a pixel, or it may be the noise of few pixels.
+CLEAR_GAIN = 50.0
+# The first look: pixels, every how many velocities of the search, rotations [km/s], columns of the tellurics.
+LOOK_PIXELS, LOOK_STRIDE, LOOK_ROTATIONS = 500, 3, (8.0, 40.0)
+LOOK_COLUMNS = (0.0, *np.geomspace(0.1, 10.0, 11))
+# Iterations with the lines.
+STEPS = 10
+
+
+def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
+    """
+    Why the minimum of a fit is a wrong one, and what to do about it.
+
+    Parameters
+    ----------
+    setup, misread : Setup
+        As fitted, and with the tellurics where they are seen if the medium of the spectrum is not what was declared.
+    problem, solution : ObservedLines, Solution
+    free, prior
+        As in `Setup.problem`.
+    is_searched : bool
+        Whether the fit started where the search found its best start.
+
+    Returns
+    -------
+    str, or None if there is no doubt
+    """
+    found, chi2 = problem.globals(solution.theta), 2.0 * solution.cost
+    starts = []
+    if setup.template is not None and not is_searched:
+        starts.append((setup, _better_start(setup, setup, found)))
+    if setup.tellurics:
+        start = None if setup.template is None else _better_start(misread, setup, found)
+        if start is None and _sees_better_tellurics(setup, misread, problem, solution.theta):
+            start = found.velocity, found.vsini
+        starts.append((misread, start))
+    rivals = []
+    for other, start in starts:
+        if start is not None:
+            there = replace(other).problem(*start, free, prior)  # a copy, because this leaves its rows in the setup
+            rival = levenberg_marquardt(there, there.start(), max_iterations=STEPS)
+            rivals.append((2.0 * float(rival.cost), other is misread, start))
+    better, is_misread, start = min(rivals, default=(np.inf, False, None))
+    if not _is_clear(better, chi2, setup):
+        return None
+    text = f"chi2 is {better:.4g} instead of {chi2:.4g} "
+    if not is_misread:
+        return (text + f"near radial_velocity={start[0]:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
+                "or leave both to the search")  # fmt: skip
+    medium = {"vacuum": "air", "air": "vacuum"}[setup.arrays.medium]
+    return (text + f"with the tellurics where they are if the wavelengths of the spectrum are in {medium}; "
+            f'give wavelength_medium="{medium}" if so')  # fmt: skip
+
+
+def _better_start(setup, fitted, found):
+    """Velocity and rotation [km/s] where a template fits clearly better than it did where the fit ended, or None."""
+    search, place = Search(_thinned(setup)), np.array([found.velocity])
+    velocities = search.velocities[::LOOK_STRIDE]
+    if not velocities.size:
+        return None
+    curves = np.array([search.chi2(velocities, rotation) for rotation in LOOK_ROTATIONS])
+    there = (search if setup is fitted else Search(_thinned(fitted))).chi2(place, found.vsini)[0]
+    if not _is_clear(curves.min(), there, search.setup):
+        return None
+    velocity = vertex(velocities, curves[np.argmin(curves.min(axis=1))])
+    return velocity, min(ROTATIONS, key=lambda rotation: search.chi2(np.array([velocity]), rotation)[0])
+
+
+def _sees_better_tellurics(setup, other, problem, theta):
+    """Whether other tellurics beside the fitted star explain more than noise."""
+    scene, kernel = setup.scene, gaussian_kernel(setup.scene)
+    star = problem._response @ problem.evaluate(theta).rotated
+    best = []
+    for item in (setup, other):
+        sky = sky_pixels(item, kernel)
+        best.append(min(_continuum_chi2(scene, star * sky**column) for column in LOOK_COLUMNS))
+    # the star has taken over part of what the tellurics do, so that little may be left for them here
+    return best[1] * (1.0 + CLEAR_GAIN / np.count_nonzero(scene.weight)) < best[0]
+
+
+def _thinned(setup):
+    """A setup with about `LOOK_PIXELS` of the pixels."""
+    scene = setup.scene
+    part = slice(None, None, max(1, round(len(scene.edges) / LOOK_PIXELS)))
+    few = {name: getattr(scene, name)[part] for name in ("edges", "basis", "data", "weight")}
+    return replace(setup, scene=replace(scene, **few))
+
+
+def _continuum_chi2(scene, flux):
+    """Chi-square of a flux in the pixels times the best continuum."""
+    columns = scene.basis * (flux * scene.weight)[:, None]
+    target = scene.data * scene.weight
+    fit = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
+    return float(np.sum((target - columns @ fit) ** 2))
+
+
+def _is_clear(chi2, other, setup):
+    """Whether `chi2` is clearly below `other`."""
+    return chi2 * (CLEAR_RATIO + CLEAR_GAIN / np.count_nonzero(setup.weight)) < other
