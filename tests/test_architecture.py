@@ -42,6 +42,8 @@ INTERNAL = {
     "regions": {"errors", "regions"},
     "adapters": {"functional", "conf", "errors", "regions", "adapters"},
 }
+# The compiled twin of the layer functional.
+COMPILED = ("functional.compiled", "functional.multilevel")
 # Loaded by astropy at the end of every import of its fitters, through an entry point.
 LEAVES = {"modeling", "fitter"}
 LEAF_IMPORTS = {"astropy", "numpy"}
@@ -191,16 +193,16 @@ def units_and_torch_meet_in_adapters(module):
 
 def numba_stays_put(module):
     """Compiled code is the twin of the reference functions, or serves a solver."""
-    if module.name == "functional.compiled" or module.layer == "solvers":
+    if module.name in COMPILED or module.layer == "solvers":
         return []
     return [f"line {i.line}: {i.name}" for i in module.third_party if i.top == "numba"]
 
 
 def reference_stands_alone(module):
     """The torch functions do not import their compiled twin."""
-    if module.layer != "functional":
+    if module.layer != "functional" or module.name in COMPILED:
         return []
-    return [f"line {i.line}: {i.name}" for i in module.internal if i.name.startswith("functional.compiled")]
+    return [f"line {i.line}: {i.name}" for i in module.internal if i.name.startswith(COMPILED)]
 
 
 def leaves_are_light(module):
