@@ -6,8 +6,6 @@ Everything heavy is imported by the command that needs it, so that ``--help`` is
 
 import argparse
 import contextlib
-import os
-import secrets
 import sys
 import time
 import traceback
@@ -225,13 +223,10 @@ def _check_outputs(overwrite, *paths, plot=None):
 
 def _write_lines(lines, path):
     """Write a line table as ECSV, all of it or nothing."""
-    path = Path(path).expanduser()
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
+    from specutils_blase.io.whole import written_whole
+
+    with written_whole(path, overwrite=True) as part:  # that it may be was checked before any work
         lines.write(part, format="ascii.ecsv", serialize_method="data_mask")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _draw(result, path):

@@ -1,12 +1,12 @@
 """Pictures of templates and fits; matplotlib is imported when the first one is drawn."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from astropy import constants
 from astropy import units as u
 
+from specutils_blase.io.whole import written_whole
 from specutils_blase.report import with_error
 
 __all__ = ["plot_fit", "plot_template", "save_figure"]
@@ -111,18 +111,12 @@ def save_figure(fig, path, overwrite=False):
     Path
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"path must not exist, got {str(path)!r}; choose another one or give overwrite=True")
     kind = path.suffix[1:].lower()
     known = fig.canvas.get_supported_filetypes()
     if kind not in known:
         raise ValueError(f"path must end in one of {sorted(known)}, got {path.name!r}; .png is a good choice")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path, overwrite) as part:
         fig.savefig(part, format=kind, dpi=150)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

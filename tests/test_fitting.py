@@ -587,6 +587,23 @@ def test_more_pixels_than_global_parameters(star):
     assert few.fit_info["dof"] > 0
 
 
+@pytest.mark.filterwarnings("ignore:fit_spectrum did not converge")
+@pytest.mark.parametrize("kind", ["constant", "constant without errors", "lsf 1500", "lsf 5000"])
+def test_hopeless_fits_have_finite_results(order, star, sky, kind):
+    spectrum, lsf = order.spectrum, LSF
+    if kind.startswith("constant"):
+        error = StdDevUncertainty(np.full(N_PIX, 0.01)) if kind == "constant" else None
+        spectrum = Spectrum(flux=np.full(N_PIX, 5.0) * u.Jy, spectral_axis=CENTERS * u.AA, uncertainty=error)
+    else:
+        lsf = float(kind.split()[1])
+    fit = fit_near(spectrum, star, sky, lsf=lsf)
+    for name in ("value", "std"):
+        assert np.all(np.isfinite(fit.parameters[name]))
+    for name in ("strength", "strength_err", "equivalent_width", "equivalent_width_err"):
+        assert np.all(np.isfinite(fit.lines[name].value))
+    assert np.all(np.isfinite(fit.model_spectrum.flux.value))
+
+
 def part(model, start):
     names = model.param_names[:4]
     return VoigtForest1D(**{name: getattr(model, name).quantity[start::2] for name in names})

@@ -1,9 +1,7 @@
 """Writing and reading ASDF files: all or nothing on the way out, checked and inert on the way in."""
 
 import io
-import os
 import re
-import secrets
 import struct
 from collections import UserList
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from asdf.exceptions import ValidationError
 from specutils_blase import __version__
 from specutils_blase.errors import explain
 from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS
+from specutils_blase.io.whole import written_whole
 
 __all__ = ["read_asdf", "write_asdf"]
 
@@ -63,27 +62,8 @@ def write_asdf(path, content, overwrite=False):
         If the content cannot be stored.
     """
     tree = content if isinstance(content, dict) else _tree(content)
-    target = Path(path).expanduser()
-    if target.is_dir():
-        raise IsADirectoryError(explain("path", "name a file", f"the directory {target}", "add a file name to it"))
-    if target.exists() and not overwrite:
-        raise FileExistsError(
-            explain("path", "name a new file", f"{target}, which exists", "give overwrite=True or another name")
-        )
-    target = Path(os.path.realpath(target))  # a link stays a link to the new content
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            explain("path", "lie in a directory that exists", str(target), f"create {target.parent} first")
-        )
-    temporary = target.with_name(f".specutils-blase-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            _dump(stream, tree, path)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path, overwrite) as temporary, open(temporary, "xb") as stream:
+        _dump(stream, tree, path)
 
 
 def read_asdf(path, kind=None):
