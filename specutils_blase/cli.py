@@ -111,6 +111,7 @@ def _clone(options):
     if options.plot:
         _draw(template, options.plot)
     print(report.describe_template(template))
+    print(report.deepest_lines(template.lines))
     _wrote(options.output, options.lines, options.plot)
 
 
@@ -148,6 +149,7 @@ def _fit(options):
     if options.plot:
         _draw(fit, options.plot)
     print(report.describe_fit(fit))
+    print(report.deepest_lines(fit.lines))
     _wrote(options.output, options.lines, options.plot)
 
 
@@ -284,9 +286,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: error: {message}; see `{self.prog} --help`\n")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only if it is asked for."""
+
+    def __call__(self, parser, *args):
+        from specutils_blase import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        parser.exit()
+
+
 def _parser():
     parser = _Parser(prog=PROGRAM, description="Spectra as ledgers of Voigt lines.")
     commands = parser.add_subparsers(required=True, metavar="demo | clone | fit | info", dest="command")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
     writing = argparse.ArgumentParser(add_help=False, parents=[common])

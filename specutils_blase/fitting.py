@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from specutils import Spectrum
 from specutils_blase import plotting
 from specutils_blase.adapters import misread_wavelengths, quantity_value, read_spectrum, resolve_device
 from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
@@ -28,7 +30,7 @@ from specutils_blase.solvers.lines import (
     definite_factor,
     line_covariance,
 )
-from specutils_blase.solvers.observed import STAR
+from specutils_blase.solvers.observed import SMALLEST_VSINI, STAR
 from specutils_blase.solvers.posterior import posterior_mean
 from specutils_blase.template import LineTemplate
 
@@ -111,7 +113,8 @@ class SpectrumFit:
     telluric : LineTemplate, list of LineTemplate, or None
         The tellurics with the fitted lines, the column scale in their strengths (not for the product form).
     parameters : QTable
-        ``name``, ``value``, ``std``, ``unit``, ``fixed`` of every global parameter.
+        ``name``, ``value``, ``std``, ``unit``, ``fixed`` of every global parameter; ``meta["at_bound"]`` names those
+        that ended at a limit, where the error is none.
     lines : QTable
         Every line of the fit, star and telluric, with ``_err`` columns and ``flags``; see ``lines.meta``.
     model_spectrum, residual : Spectrum
@@ -173,8 +176,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     telluric : LineTemplate or list of LineTemplate, optional
         One for each species, each with a free factor on its optical depth, at rest in the frame of `observed`.
     lsf : float, callable, LSF object, 2-D array or None
-        Resolving power, a function R(wavelength), a `ResolvingPower` (``free=True`` fits it), `GaussianLSF` or
-        `BandedLSF`; None for pixels alone.
+        Resolving power, a function of the wavelengths (a Quantity in vacuum Angstrom) that returns it, a
+        `ResolvingPower` (``free=True`` fits it), `GaussianLSF` or `BandedLSF`; None for pixels alone.
     radial_velocity : Quantity, optional
         Where to start; None: from a cross-correlation.  Positive when receding.
     vsini : Quantity, optional
@@ -215,6 +218,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     lsf, free, prior = as_lsf(lsf), _free(free), _prior(prior)
     speed = u.km / u.s
     velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
+    if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
+        raise ValueError(explain("radial_velocity", "be slower than light", radial_velocity, "check its unit"))
     rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
     tellurics = _templates(template, telluric)
     setup = Setup.build(arrays, template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree)
@@ -260,9 +265,10 @@ def _free(free):
     out = {}
     for key in ("star", "telluric"):
         names = given.get(key, ())
-        names = (names,) if isinstance(names, str) else tuple(names)
+        names = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
         if not set(names) <= set(FREE_NAMES):
-            raise ValueError(explain("free", f"hold names among {FREE_NAMES}", names, 'write e.g. ("strength",)'))
+            raise ValueError(explain("free", f"hold names among {FREE_NAMES}", names,
+                                     'write e.g. ("strength",), or () for none'))  # fmt: skip
         out[key] = tuple(row for name in FREE_NAMES if name in names for row in rows[name])
     return out
 
@@ -386,6 +392,8 @@ class _Result:
         table = QTable(rows=rows, names=("name", "value", "std", "unit", "fixed"),
                        dtype=(str, float, float, str, bool))  # fmt: skip
         table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
+        # an error bar about a limit says nothing
+        table.meta["at_bound"] = ["vsini"] if self.template is not None and glob.vsini <= SMALLEST_VSINI else []
         return table
 
     def line_tables(self):

@@ -21,6 +21,8 @@ CLEAR_GAIN = 50.0
 # The first look: pixels, every how many velocities of the search, rotations [km/s], columns of the tellurics.
 LOOK_PIXELS, LOOK_STRIDE, LOOK_ROTATIONS = 500, 3, (8.0, 40.0)
 LOOK_COLUMNS = (0.0, *np.geomspace(0.1, 10.0, 11))
+# Tellurics with less than this share of the column of their template are hardly seen where they were looked for.
+VANISHED = 0.3
 # Iterations with the lines.
 STEPS = 10
 
@@ -48,7 +50,9 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
     if setup.template is not None and not is_searched:
         starts.append((setup, _better_start(setup, setup, found)))
     if setup.tellurics:
-        start = None if setup.template is None else _better_start(misread, setup, found)
+        start = None
+        if setup.template is not None and found.column.min() < np.log(VANISHED):
+            start = _better_start(misread, setup, found)  # the star may have taken the place of the tellurics
         if start is None and _sees_better_tellurics(setup, misread, problem, solution.theta):
             start = found.velocity, found.vsini
         starts.append((misread, start))

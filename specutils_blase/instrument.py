@@ -212,6 +212,8 @@ def as_lsf(lsf, name="lsf"):
     """
     if lsf is None or isinstance(lsf, ResolvingPower | GaussianLSF | BandedLSF):
         return lsf
+    if isinstance(lsf, type):
+        raise TypeError(explain(name, "be an LSF, not its class", lsf.__name__, "call the class with its arguments"))
     if callable(lsf):
         return ResolvingPower(lsf)
     if getattr(lsf, "format", None) == "dia":
@@ -224,7 +226,11 @@ def as_lsf(lsf, name="lsf"):
 def _evaluate(function, wave):
     """Values of ``function`` at ``wave`` (n_pix,) [Angstrom], checked."""
     name = "lsf as a function R(wavelength)"
-    values = function(wave * u.AA)
+    try:
+        values = function(wave * u.AA)
+    except u.UnitsError as error:
+        remedy = "it gets a Quantity in Angstrom: take wavelength.value where only numbers will do"
+        raise u.UnitsError(explain(name, "take wavelengths with their unit", str(error), remedy)) from error
     if isinstance(values, u.Quantity):
         if not values.unit.is_equivalent(u.one):
             got = f"the unit {str(values.unit)!r}"
@@ -256,7 +262,8 @@ def _positive_number(value, name, unit=None):
         value = value.to_value(u.one)
     if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":
         remedy = "if it changes with wavelength give a function R(wavelength), or a resolution matrix (n_diag, n_pix)"
-        raise TypeError(explain(name, "be one positive number", repr(value), remedy))
+        got = repr(value) if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
+        raise TypeError(explain(name, "be one positive number", got, remedy))
     if not 0 < float(value) < np.inf:
         remedy = "correct the number, or give lsf=None for the pixels alone"
         raise ValueError(explain(name, "be finite and positive", f"{value} {unit or ''}".strip(), remedy))

@@ -3,6 +3,7 @@
 import sys
 
 from specutils_blase.conf import conf
+from specutils_blase.errors import explain
 
 __all__ = ["reporter"]
 
@@ -24,6 +25,8 @@ def reporter(progress):
     """
     if callable(progress):
         return progress
+    if progress not in (True, False, None):
+        raise TypeError(explain("progress", "be True, False, None or a callable", repr(progress), "None is usual"))
     if progress is None:
         interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
         progress = conf.progress == "on" or (conf.progress == "auto" and interactive)

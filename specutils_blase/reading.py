@@ -10,6 +10,8 @@ from astropy.io.registry import IORegistryError, get_formats
 from astropy.table import QTable
 from specutils import Spectrum
 
+from specutils_blase.errors import explain
+
 __all__ = ["read_input"]
 
 # Names of table columns, in lower case, from which a spectrum is made unless others are named.
@@ -53,6 +55,7 @@ def read_input(path, *, wavelength_unit=None, flux_unit=None, medium=None, forma
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path} {'is a directory' if path.is_dir() else 'does not exist'}; name a spectrum")
+    wavelength_unit, flux_unit = _unit("--wavelength-unit", wavelength_unit), _unit("--flux-unit", flux_unit)
     select = {} if hdu is None else {"hdu": int(hdu) if str(hdu).isdigit() else hdu}
     table, why_not = _read_table(path, format, select)
     chosen = None if table is None else _choose_columns(path, table, columns)
@@ -64,6 +67,13 @@ def read_input(path, *, wavelength_unit=None, flux_unit=None, medium=None, forma
     if medium is not None:
         spectrum.meta["wavelength_medium"] = medium
     return spectrum
+
+
+def _unit(name, text):
+    try:
+        return None if text is None else u.Unit(text)
+    except (ValueError, TypeError) as error:
+        raise ValueError(explain(name, "be a unit of astropy", repr(text), "write e.g. Angstrom, nm or Jy")) from error
 
 
 def _read_table(path, format, select):

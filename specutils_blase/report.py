@@ -128,7 +128,8 @@ def describe_fit(fit):
     """
     rows = [("parameter", "value", "unit", "")]
     for name, value, std, unit, fixed in fit.parameters.iterrows("name", "value", "std", "unit", "fixed"):
-        rows.append((name, with_error(value, 0.0 if fixed else std), unit, "fixed" if fixed else ""))
+        remark = "fixed" if fixed else "at its limit" if name in fit.parameters.meta.get("at_bound", ()) else ""
+        rows.append((name, with_error(value, 0.0 if fixed else std), unit, remark))
     return format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
 
 
@@ -150,6 +151,24 @@ def describe_lines(lines, n_shown=10):
     pairs = {"lines": _count_lines(lines)}
     if len(lines):
         pairs["range"] = f"{center.min():.2f} to {center.max():.2f} Angstrom, vacuum"
+    return format_pairs(pairs) + "\n" + deepest_lines(lines, n_shown)
+
+
+def deepest_lines(lines, n_shown=5):
+    """
+    The deepest lines of a table, by wavelength.
+
+    Parameters
+    ----------
+    lines : QTable
+        Of a template or a fit.
+    n_shown : int
+
+    Returns
+    -------
+    str
+    """
+    center = u.Quantity(lines["line_center"]).to_value(u.AA)
     rows = [("line [Angstrom]", "depth", "equivalent width [mA]", "")]
     deepest = np.argsort(-np.abs(u.Quantity(lines["depth"]).value))[:n_shown]
     for k in deepest[np.argsort(center[deepest])]:
@@ -157,7 +176,7 @@ def describe_lines(lines, n_shown=10):
         width, error = (row[name].to_value(u.AA) * 1e3 for name in ("equivalent_width", "equivalent_width_err"))
         depth = u.Quantity(row["depth"]).value
         rows.append((f"{center[k]:.3f}", f"{depth:.3f}", with_error(width, error), row["component"]))
-    return format_pairs(pairs) + "\n" + format_table(rows)
+    return format_table(rows)
 
 
 def describe_arrays(arrays):

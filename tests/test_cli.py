@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from astropy.table import QTable
 
-from specutils_blase import BlaseWarning, LineTemplate, SpectrumFit, cli, demo
+from specutils_blase import BlaseWarning, LineTemplate, SpectrumFit, __version__, cli, demo
 from specutils_blase.simulation import simulate_order, simulate_star, simulate_telluric
 
 KMS = u.km / u.s
@@ -224,10 +224,18 @@ def test_unusable_input(folder, tmp_path, capsys):
         ("clone", folder / "star.ecsv", "-o", tmp_path): "got the directory",
         ("clone", folder / "star.ecsv", "-o", out, "--plot", tmp_path / "a.bmp"): "--plot must end in one of",
         ("fit", order, star, "-o", out, "--format", "nonsense"): "cannot be read",
+        ("fit", order, star, "-o", out, "--flux-unit", "parsnip"): "--flux-unit must be a unit of astropy",
     }
     for arguments, message in cases.items():
         assert message in refused(capsys, *arguments), arguments
     assert not out.exists()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"specutils-blase {__version__}\n"
 
 
 def test_unusable_arguments(capsys):

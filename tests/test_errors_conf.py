@@ -10,6 +10,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from specutils_blase.conf import conf
 from specutils_blase.errors import BlaseWarning, CoverageError, explain
+from specutils_blase.progress import reporter
 
 
 def test_warning_can_be_silenced_as_an_astropy_warning():
@@ -66,3 +67,9 @@ with set_temp_config({str(tmp_path)!r}):
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "off"
+
+
+@pytest.mark.parametrize("value", ["off", "yes", 3])
+def test_progress_is_true_false_none_or_callable(value):
+    with pytest.raises(TypeError, match=f"progress must be True, False, None or a callable, got {value!r}"):
+        reporter(value)

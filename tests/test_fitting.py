@@ -19,6 +19,7 @@ from specutils_blase.lines import BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED, line
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.nn import ForwardModel, Instrument, LineForest
 from specutils_blase.preparation import Setup
+from specutils_blase.report import describe_fit
 from specutils_blase.simulation import equivalent_width, scatter_lines, simulate_order, simulate_star, simulate_telluric
 from specutils_blase.solvers import observed
 from specutils_blase.solvers.lines import Lines
@@ -98,6 +99,28 @@ def order(star, sky):
 @pytest.fixture(scope="module")
 def fit(order, star, sky):
     return fit_near(order.spectrum, star, sky, free={"star": ("strength", "fwhm", "x_0"), "telluric": ("strength",)})
+
+
+@pytest.mark.parametrize("speed", [4e5, -3e5])
+def test_faster_than_light_is_refused(order, star, speed):
+    with pytest.raises(ValueError, match="radial_velocity must be slower than light, got .*; check its unit"):
+        fit_spectrum(order.spectrum, star, radial_velocity=speed * KMS)
+
+
+@pytest.mark.parametrize("free", [None, {"star": None}, 3])
+def test_free_that_holds_no_names_is_refused(order, star, free):
+    with pytest.raises(ValueError, match=r"free must hold names among .*; write e\.g\."):
+        fit_spectrum(order.spectrum, star, free=free)
+
+
+def test_rotation_at_its_limit_is_named(star):
+    still = observe(star, None, vsini=0 * KMS, seed=4, snr=2000)
+    fits = [fit_near(o.spectrum, star, free=(), vsini=1 * KMS) for o in (still, observe(star, None))]
+    for fit in fits:
+        at_limit = parameter(fit, "vsini")[0] <= 0.05
+        assert fit.parameters.meta["at_bound"] == ["vsini"] * at_limit
+        assert ("at its limit" in describe_fit(fit)) == at_limit
+    assert parameter(fits[1], "vsini")[0] > 1
 
 
 def test_recovers_what_was_injected(order, star, sky):

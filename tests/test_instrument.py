@@ -268,3 +268,18 @@ def test_free_is_a_flag(make):
 def test_matrix_is_checked(bands, offsets, text):
     with pytest.raises(ValueError, match=text):
         BandedLSF(bands, offsets)
+
+
+def test_a_class_is_no_lsf():
+    with pytest.raises(TypeError, match="lsf must be an LSF, not its class, got GaussianLSF; call the class"):
+        as_lsf(GaussianLSF)
+
+
+def test_a_function_that_cannot_take_units_is_explained():
+    with pytest.raises(u.UnitsError, match=r"lsf as a function R\(wavelength\) must take wavelengths with their unit"):
+        as_lsf(lambda wave: 5e4 + wave).resolving_power(np.array([5000.0]))
+
+
+def test_an_array_is_not_printed_whole():
+    with pytest.raises(TypeError, match=r"got an array of shape \(400,\)"):
+        as_lsf(np.full(400, 55_000.0))

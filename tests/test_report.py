@@ -4,7 +4,7 @@ import astropy.units as u
 import pytest
 from astropy.table import QTable
 
-from specutils_blase.report import describe_lines, format_pairs, format_table, with_error
+from specutils_blase.report import deepest_lines, describe_lines, format_pairs, format_table, with_error
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,5 @@ def test_lines_by_depth_and_wavelength():
     assert text[1] == "  range  5001.00 to 5003.00 Angstrom, vacuum"
     assert [row.split()[0] for row in text[3:]] == ["5001.000", "5003.000"]
     assert "30.0 ± 1.0" in text[4]
+    assert deepest_lines(lines, n_shown=2).splitlines() == text[2:]
     assert describe_lines(lines[:0]).splitlines()[0] == "  lines  none"
