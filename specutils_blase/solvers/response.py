@@ -30,10 +30,16 @@ class Response:
 
     @classmethod
     def from_triplets(cls, rows, cols, values, n_pix):
-        """From coordinates sorted by row, then column; holes within a row are filled with zeros."""
+        """From coordinates sorted by row, then column; holes within a row are filled with zeros.
+
+        A row without any element holds one zero.
+        """
         first = np.searchsorted(rows, np.arange(n_pix))
         last = np.searchsorted(rows, np.arange(n_pix), side="right") - 1
-        start, length = cols[first], cols[last] - cols[first] + 1
+        begin, end = np.zeros(n_pix, dtype=np.int64), np.zeros(n_pix, dtype=np.int64)
+        filled = last >= first
+        begin[filled], end[filled] = cols[first[filled]], cols[last[filled]]
+        start, length = begin, end - begin + 1
         pointer = np.concatenate([[0], np.cumsum(length)])
         index = pointer[rows] + cols - start[rows]
         return cls(start, pointer, np.bincount(index, values, minlength=pointer[-1]))

@@ -39,6 +39,12 @@ def test_response_is_its_dense_matrix(width):
         np.testing.assert_allclose(full, share, atol=1e-9)
 
 
+def test_rows_without_elements_are_zero():
+    response = Response.from_triplets(np.array([0, 2]), np.array([1, 4]), np.array([2.0, 3.0]), 4)
+    np.testing.assert_allclose(response @ np.array([1.0, 10.0, 100.0, 1e3, 1e4]), [20.0, 0.0, 3e4, 0.0])
+    np.testing.assert_allclose(response.adjoint(np.ones(4), 5), [0.0, 2.0, 0.0, 0.0, 3.0])
+
+
 def test_response_fills_holes():
     response = Response.from_triplets(np.array([0, 0, 1]), np.array([1, 4, 2]), np.array([2.0, 3.0, 5.0]), 2)
     np.testing.assert_allclose(response @ np.array([1.0, 10.0, 100.0, 1e3, 1e4, 1e5]), [30020.0, 500.0])
