@@ -341,4 +341,5 @@ def assemble(terms, offset, lo, hi, dense, near=None):
 
     if n and q:
         chunked(work, hi - lo)
-    return BorderedBanded(band, border, dense @ dense.T)
+    # einsum, not BLAS, whose idle threads would go on spinning beside the compiled kernels
+    return BorderedBanded(band, border, np.einsum("ap,bp->ab", dense, dense))

@@ -268,7 +268,8 @@ class SampledLines:
             local, coefficients = self.split(theta)
             lines = self.layout.unpack(local) if self.shape[0] else self.layout.start
             transmission = self.transmission(lines)
-            continuum = self.basis @ coefficients if coefficients.size else self.continuum
+            # einsum, not BLAS, whose idle threads would go on spinning beside the compiled kernels
+            continuum = np.einsum("mp,m->p", self.rows, coefficients) if coefficients.size else self.continuum
             residual = (transmission * continuum - self.data) * self.weight
             self._last = theta, (lines, transmission, continuum, residual)
         return self._last[1]
@@ -298,7 +299,7 @@ class SampledLines:
         scale_columns(columns, offset, lo, -transmission * continuum * self.weight)
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
-        gradient = np.concatenate([project(columns, offset, lo, residual), dense @ residual])
+        gradient = np.concatenate([project(columns, offset, lo, residual), np.einsum("mp,p->m", dense, residual)])
         return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
 
     def blocked(self, theta, gradient):
