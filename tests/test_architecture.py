@@ -37,7 +37,7 @@ INTERNAL = {
     "solvers": {"functional", "nn", "solvers"},
     "conf": {"conf"},
     "errors": {"errors"},
-    "progress": {"conf", "progress"},
+    "progress": {"conf", "errors", "progress"},
     "instrument": {"errors", "instrument"},
     "regions": {"errors", "regions"},
     "adapters": {"functional", "conf", "errors", "regions", "adapters"},
