@@ -8,7 +8,8 @@ __all__ = ["posterior_mean"]
 
 # Pairs of points at which the gradient is averaged, and steps to the mean.
 PAIRS, STEPS = 8, 2
-# Longest step in ln strength for which the mean is believed.
+# A mean lies no further than this from the mode, in standard deviations of a strength: one difficult blend must not
+# spoil all other lines.
 LONGEST_STEP = 0.5
 
 
@@ -36,7 +37,7 @@ def posterior_mean(problem, theta):
     -------
     ndarray
         theta itself where anything but strengths is free in the lines, whose skewness a Gaussian does not describe,
-        and where the step is too long for an expansion.
+        and where the cost at the mean is too high for an expansion.
     """
     if problem.shape[0] == 0 or problem.layout.free != (STRENGTH,):
         return theta
@@ -46,14 +47,16 @@ def posterior_mean(problem, theta):
     white = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(theta), PAIRS))
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
+    longest = LONGEST_STEP * np.sqrt(factor.inverse().band[:, 0])
     mean = theta
     for _ in range(STEPS):
         average = np.zeros(len(theta))
         for z in (*noise, *-noise):
             point = problem.move(mean, z)  # inside the limits, which may be nearer than z
             average += problem.gradient(point) - matrix @ (point - mean)
-        mean = problem.move(mean, -factor.solve(average / (2 * PAIRS)))
+        step = mean - factor.solve(average / (2 * PAIRS)) - theta
+        step[:n_local] = np.clip(step[:n_local], -longest, longest)
+        mean = problem.move(theta, step)
     # the cost of a step of one standard deviation in every strength, twice over, is the number of strengths
     rise = problem.cost(mean).sum() - problem.cost(theta).sum()
-    is_small = np.abs(mean[:n_local] - theta[:n_local]).max() <= LONGEST_STEP and rise <= n_local
-    return mean if is_small else theta
+    return mean if rise <= n_local else theta
