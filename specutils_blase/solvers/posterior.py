@@ -37,7 +37,7 @@ def posterior_mean(problem, theta):
     -------
     ndarray
         theta itself where anything but strengths is free in the lines, whose skewness a Gaussian does not describe,
-        and where the cost at the mean is too high for an expansion.
+        and where the cost at the mean is too high for an expansion.  No strength moves by more than `LONGEST_STEP`.
     """
     if problem.shape[0] == 0 or problem.layout.free != (STRENGTH,):
         return theta
@@ -47,7 +47,7 @@ def posterior_mean(problem, theta):
     white = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(theta), PAIRS))
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
-    longest = LONGEST_STEP * np.sqrt(factor.inverse().band[:, 0])
+    longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().band[:, 0], 0.0))
     mean = theta
     for _ in range(STEPS):
         average = np.zeros(len(theta))
