@@ -9,10 +9,10 @@ from specutils_blase.functional.constants import SPEED_OF_LIGHT
 
 __all__ = ["doppler_factor", "pixel_edges", "rest_wavelength", "velocity_grid"]
 
-# A spacing this many times the median of its neighbourhood is a gap between pixels, not a wide pixel.
+# A spacing this many times what is usual on both of its sides is a gap between pixels, not a wide pixel.
 GAP_RATIO = 1.8
-# Spacings on each side that make up the neighbourhood: a median keeps steps of the spacing and ignores isolated gaps.
-GAP_NEIGHBORS = 5
+# Spacings on one side of which the smallest is the usual one.
+GAP_REACH = 10
 
 
 def velocity_grid(lower: float, upper: float, step: float) -> Tensor:
@@ -97,9 +97,10 @@ def pixel_edges(centers: Tensor) -> Tensor:
     """
     Lower and upper edge of every pixel, from the pixel centres alone.
 
-    Edges are midpoints between neighbours. Where a spacing exceeds 1.8 times the median spacing around it there is a
-    gap (between detectors, orders, or where pixels were removed), and no pixel may reach into it: that edge lies at
-    half the spacing of the pixel's other side.
+    Edges are midpoints between neighbours. No pixel may reach into a gap (between detectors, orders, or where pixels
+    were removed): the edge there lies at half the spacing of the pixel's other side. A spacing is a gap if it exceeds
+    1.8 times the smallest among the ten before it, and the same for the ten after it: where the spacing changes for
+    good, as from one arm to the next, is none.
 
     Parameters
     ----------
@@ -122,24 +123,20 @@ def pixel_edges(centers: Tensor) -> Tensor:
     spacing = centers.diff()
     if not bool((spacing > 0).all()):
         raise ValueError("centers must be strictly increasing")
-    typical = _running_median(spacing)
+    typical = torch.maximum(_smallest_before(spacing), _smallest_before(spacing.flip(0)).flip(0))
     is_gap = spacing > GAP_RATIO * typical
     width = torch.where(is_gap, typical, spacing)
     # The end pixels are symmetric: their outer side repeats the inner one.
-    left = torch.cat([width[:1], width])
-    right = torch.cat([width, width[-1:]])
+    left, right = torch.cat([width[:1], width]), torch.cat([width, width[-1:]])
     no_gap = is_gap.new_zeros(1)
-    left_gap = torch.cat([no_gap, is_gap])
-    right_gap = torch.cat([is_gap, no_gap])
-    lower = centers - 0.5 * torch.where(left_gap & ~right_gap, right, left)
-    upper = centers + 0.5 * torch.where(right_gap & ~left_gap, left, right)
+    lower = centers - 0.5 * torch.where(torch.cat([no_gap, is_gap]), right, left)
+    upper = centers + 0.5 * torch.where(torch.cat([is_gap, no_gap]), left, right)
     return torch.stack([lower, upper], dim=1)
 
 
-def _running_median(values: Tensor) -> Tensor:
-    """Median over each value and its neighbours on both sides, reflected at the ends; same shape."""
-    reach = min(GAP_NEIGHBORS, len(values) - 1)
-    if reach == 0:
-        return values
-    padded = torch.nn.functional.pad(values[None], (reach, reach), mode="reflect")[0]
-    return padded.unfold(0, 2 * reach + 1, 1).median(dim=1).values
+def _smallest_before(spacing: Tensor) -> Tensor:
+    """The smallest of the (up to) GAP_REACH values before each one, for the first of three after it; same shape."""
+    padded = torch.nn.functional.pad(spacing, (GAP_REACH, 0), value=math.inf)
+    smallest = padded.unfold(0, GAP_REACH, 1)[: len(spacing)].amin(dim=1)
+    smallest[0] = spacing[1:4].min() if len(spacing) > 1 else math.inf
+    return smallest

@@ -4,7 +4,9 @@ import torch
 from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from specutils import Spectrum
 
+from specutils_blase.adapters import read_spectrum
 from specutils_blase.functional import SPEED_OF_LIGHT, doppler_factor, pixel_edges, rest_wavelength, velocity_grid
 
 
@@ -101,6 +103,17 @@ class TestPixelEdges:
     def test_bad_centers(self, centers, message):
         with pytest.raises(ValueError, match=message):
             pixel_edges(tensor(centers))
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        spacing=st.lists(
+            st.one_of(st.floats(0.5, 4.0), st.sampled_from([1.0, 1.0, 2.0, 30.0])), min_size=1, max_size=40
+        )
+    )
+    def test_same_rule_as_for_a_spectrum(self, spacing):
+        centers = 5000.0 + np.concatenate([[0.0], np.cumsum(spacing)])
+        spectrum = Spectrum(flux=np.ones(centers.size) * u.Jy, spectral_axis=centers * u.AA)
+        np.testing.assert_allclose(pixel_edges(tensor(centers)).numpy(), read_spectrum(spectrum).edges, rtol=1e-14)
 
     def test_device_follows(self, device):
         assert pixel_edges(torch.arange(9.0, device=device)).device.type == device.type
