@@ -208,13 +208,11 @@ def _read_with(options, path):
 
 def _check_outputs(overwrite, *paths, plot=None):
     """Refuse, before any work, outputs that could not be written."""
-    for path in (Path(path).expanduser() for path in (*paths, plot) if path is not None):
-        if path.is_dir():
-            raise IsADirectoryError(f"output must be a file, got the directory {path}; add a file name")
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"output must be a new file, got {path}, which exists; give --overwrite")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"output must lie in a directory that exists, got {path}; create the directory")
+    from specutils_blase.io.whole import free_path
+
+    for path in (*paths, plot):
+        if path is not None:
+            free_path(path, overwrite, "output", remedy="give --overwrite or another name")
     if plot is not None:
         from matplotlib.backend_bases import FigureCanvasBase
 

@@ -260,7 +260,7 @@ def test_outputs_are_refused_before_the_work(folder, tmp_path, capsys, monkeypat
     path.write_bytes(b"old")
     outputs = {"-o": tmp_path / "a.asdf", option: path}
     arguments = ["clone", folder / "star.ecsv", *(text for pair in outputs.items() for text in pair)]
-    assert f"output must be a new file, got {path}, which exists; give --overwrite" in refused(capsys, *arguments)
+    assert f"output must name a new file, got {path}, which exists; give --overwrite" in refused(capsys, *arguments)
     assert path.read_bytes() == b"old"
 
 

@@ -10,7 +10,7 @@ from specutils_blase.errors import explain
 __all__ = ["free_path", "written_whole"]
 
 
-def free_path(path, overwrite=False, name="path"):
+def free_path(path, overwrite=False, name="path", remedy="give overwrite=True or another name"):
     """
     Where a file may be written, with links followed: a link stays a link to the new content.
 
@@ -21,6 +21,8 @@ def free_path(path, overwrite=False, name="path"):
         Whether an existing file may be replaced.
     name : str
         What the errors call it.
+    remedy : str
+        What helps if the file exists.
 
     Returns
     -------
@@ -30,9 +32,7 @@ def free_path(path, overwrite=False, name="path"):
     if path.is_dir():
         raise IsADirectoryError(explain(name, "name a file", f"the directory {path}", "add a file name to it"))
     if path.exists() and not overwrite:
-        raise FileExistsError(
-            explain(name, "name a new file", f"{path}, which exists", "give overwrite=True or another name")
-        )
+        raise FileExistsError(explain(name, "name a new file", f"{path}, which exists", remedy))
     path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(
