@@ -3,6 +3,7 @@
 import astropy.units as u
 import numpy as np
 from common import Timer, pull_row, require, show
+from scipy.interpolate import CubicSpline
 from specutils import Spectrum
 
 from specutils_blase import clone_spectrum, fit_spectrum
@@ -60,16 +61,19 @@ def columns(template, wave, tau):
 
 
 class Table:
-    """A tabulated optical depth with the one method of `VoigtForest1D` that the simulator calls."""
+    """A tabulated optical depth with the one method of `VoigtForest1D` that the simulator calls.
+
+    A cubic spline: straight lines between samples that are a tenth of a line apart would bias the column by 0.08 %.
+    """
 
     def __init__(self, forest, wave, tau):
         assert isinstance(forest, VoigtForest1D)
         self.x_0, self.strength, self.fwhm_G, self.fwhm_L = (getattr(forest, name) for name in forest.param_names[:4])
-        self.wave, self.tau = wave, tau
+        self.tau = CubicSpline(wave, tau)
 
     def transmission(self, wave, *_):
         """exp(-tau) at wavelengths [Angstrom]."""
-        return np.exp(-np.interp(wave, self.wave, self.tau))
+        return np.exp(-self.tau(wave))
 
 
 if __name__ == "__main__":
