@@ -131,6 +131,11 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     show("")
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
+    rms = template.fit_info["rms"]
+    if not job.noisy and rms > prominence:
+        warnings.warn(f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), more than the "
+                      f"prominence of {prominence:g}: lines on this continuum do not describe it; check teff, "
+                      "continuum_degree and window", BlaseWarning, stacklevel=2)  # fmt: skip
     if job.solution.status != CONVERGED:
         warnings.warn(f"clone_spectrum did not converge ({job.solution.message}); the template is usable but not the "
                       "best, call it again with more passes", BlaseWarning, stacklevel=2)  # fmt: skip

@@ -23,6 +23,9 @@ FLAG_MEANING = (
 GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
 # Bins this many standard deviations, and this share of the continuum, above the majority are taken for emission.
 OUTLYING, NOTICEABLE = 5.0, 0.005
+# In a spectrum of emission lines the medians of the bins lie below this share of the way from their faintest to their
+# brightest pixels, and follow the continuum within this share of it.
+LOW_MEDIAN, SMOOTH = 0.25, 0.1
 # Deepest start: the optical depth of a black line cannot be read from its depth.
 DEEPEST = 1.0 - 1e-4
 
@@ -111,14 +114,15 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     """Continuum along the upper envelope: an asymmetric least-squares fit to a high quantile of the flux in bins.
 
     Points below the curve count ``below`` times as much as points above it, so that bins full of lines do not pull.
-    Bins that stand out above the majority hold emission lines and are left out.
+    Bins that stand out above the majority hold emission lines and are left out.  If emission lines are everywhere,
+    the continuum runs through the medians of the bins instead.
 
     Returns
     -------
     basis : ndarray, shape (n_pix, degree + 1)
     coefficients : ndarray, shape (degree + 1,)
     """
-    if not (isinstance(degree, int | np.integer) and degree >= 0):
+    if isinstance(degree, bool) or not (isinstance(degree, int | np.integer) and degree >= 0):
         raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(degree), "5 is usual"))
     if wave.size < 4 * (degree + 1):
         expected = f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree {degree}"
@@ -126,23 +130,37 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     basis = continuum_columns(wave, degree, teff)
     n_bins = min(max(40, n_bins_per_term * (degree + 1)), wave.size // 3)
     bounds = np.linspace(0, wave.size, n_bins + 1).astype(int)
-    ranges = zip(bounds[:-1], bounds[1:], strict=True)
-    index = np.array([a + np.argsort(flux[a:b])[int(quantile * (b - a - 1))] for a, b in ranges])
-    index = index[~_stands_out(basis[index], flux[index])]
-    rows, values = basis[index], flux[index]
-    coefficients = _reweighted(rows, values, lambda excess: np.where(excess > 0, 1.0, below))
+    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    low, middle, index = (np.array([a + np.argsort(flux[a:b])[int(q * (b - a - 1))] for a, b in ranges])
+                          for q in (1.0 - quantile, 0.5, quantile))  # fmt: skip
+    coefficients = _through_majority(basis[middle], flux[middle])
+    if not _is_emission(flux[low], flux[middle], flux[index], basis[middle] @ coefficients):
+        index = index[~_stands_out(basis[index], flux[index])]
+        coefficients = _reweighted(basis[index], flux[index], lambda excess: np.where(excess > 0, 1.0, below))
     if np.min(basis @ coefficients) <= 0:
         raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
                                  "lower continuum_degree, or use the window where there is flux"))  # fmt: skip
     return basis, coefficients
 
 
+def _is_emission(low, middle, high, level):
+    """Whether emission lines stand on a continuum: most medians of the bins lie low, and on a smooth curve."""
+    spread = np.sum(high - low)
+    rough = np.median(np.abs(middle - level))
+    return np.sum(middle - low) < LOW_MEDIAN * spread and rough < SMOOTH * np.median(high - low)
+
+
 def _stands_out(rows, values):
     """Points far above the curve that runs through the majority, shape (n_bins,)."""
     level = np.median(np.abs(values))
-    middle = rows @ _reweighted(rows, values, lambda excess: 1.0 / np.maximum(np.abs(excess), 1e-5 * level))
-    excess = values - middle
+    excess = values - rows @ _through_majority(rows, values)
     return excess > np.maximum(OUTLYING * 1.4826 * np.median(np.abs(excess)), NOTICEABLE * level)
+
+
+def _through_majority(rows, values):
+    """Coefficients of the curve with the least sum of absolute differences."""
+    least = 1e-5 * np.median(np.abs(values)) or 1.0
+    return _reweighted(rows, values, lambda excess: 1.0 / np.maximum(np.abs(excess), least))
 
 
 def _reweighted(rows, values, weights, n_iterations=50):

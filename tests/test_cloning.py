@@ -10,7 +10,7 @@ from scipy.special import voigt_profile
 from specutils import SpectralRegion, Spectrum
 from specutils.utils.wcs_utils import vac_to_air
 
-from specutils_blase import BlaseWarning, CoverageError, LineTemplate, clone_spectrum
+from specutils_blase import BlaseWarning, CoverageError, LineTemplate, clone_spectrum, find_lines
 from specutils_blase.simulation import simulate_star
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -143,6 +143,24 @@ class TestKnownForest:
             nearest = np.abs(table["line_center"].value - center).argmin()
             assert table["line_type"][nearest] == "emission"
             assert table["strength"][nearest] < 0 and table["equivalent_width"][nearest] < 0
+
+    @pytest.mark.parametrize("n_lines", [12, 30, 60])
+    def test_emission_lines_everywhere(self, n_lines):
+        # more than half of the bins in which the continuum is looked for hold a line
+        rng = np.random.default_rng(n_lines)
+        wave = np.arange(8000.0, 8100.0, 0.02)
+        center, height = np.sort(rng.uniform(8003, 8097, n_lines)), rng.uniform(0.05, 0.8, n_lines)
+        level = 1.0 + 0.3 * (wave - 8050) / 50
+        flux = level * (1.0 + (height * np.exp(-0.5 * ((wave[:, None] - center) / 0.06) ** 2)).sum(axis=1))
+        source = Spectrum(flux=flux * u.Jy, spectral_axis=wave * u.AA)
+        assert set(find_lines(source, continuum_degree=1)["line_type"]) == {"emission"}
+        template = clone_spectrum(source, continuum_degree=1)
+        np.testing.assert_allclose(template.evaluate(wave * u.AA).flux.value, flux, atol=5e-3)
+
+    def test_a_clone_that_is_far_off_says_so(self):
+        steps = np.where(np.sin(WAVE) > 0, 1.0, 0.5)  # no continuum of degree 0
+        with pytest.warns(BlaseWarning, match="differs from the spectrum by .*the prominence of 0.01.*check teff"):
+            clone_spectrum(spectrum(steps), continuum_degree=0, passes=1)
 
     def test_blends_are_separated_by_later_passes(self):
         strength, center = np.array([0.1, 0.06]), np.array([5010.0, 5010.13])
@@ -395,8 +413,9 @@ class TestBadInput:
         assert "window must" in message and "6000" in message and "5000" in message
 
     @pytest.mark.parametrize("options", [{"form": "gauss"}, {"passes": 0}, {"passes": 1.5}, {"passes": "2"},
-                                         {"continuum_degree": -1}, {"continuum_degree": 0.5},
-                                         {"device": "cuda"}, {"wavelength_medium": "water"}], ids=str)  # fmt: skip
+                                         {"continuum_degree": -1}, {"continuum_degree": True},
+                                         {"continuum_degree": 0.5}, {"device": "cuda"},
+                                         {"wavelength_medium": "water"}], ids=str)  # fmt: skip
     def test_options(self, options):
         (name, value), = options.items()
         message = message_of(ValueError, lambda: clone_spectrum(spectrum(), **options))
