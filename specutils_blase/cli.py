@@ -140,7 +140,7 @@ def _fit(options):
         vsini=None if options.vsini is None else options.vsini * speed,
         limb_darkening=options.limb_darkening,
         continuum_degree=options.continuum_degree,
-        free=tuple(options.free),
+        free=options.free,
         window=_window(options, spectrum),
     )
     fit.write(options.output, overwrite=options.overwrite)
@@ -357,13 +357,14 @@ def _add_fit(commands, parents):
     fit.add_argument("order", metavar="ORDER", help="the observed spectrum")
     fit.add_argument("template", metavar="TEMPLATE", nargs="?", help="of the star; none: tellurics alone")
     fit.add_argument("-o", "--output", required=True, metavar="ASDF", help="the fit")
-    fit.add_argument("--telluric", nargs="+", metavar="T", help="templates of the sky, one per species")
+    fit.add_argument("--telluric", action="append", metavar="T", help="template of the sky; once per species")
     fit.add_argument("--lsf", type=_resolving_power, default=55_000.0, metavar="R", help="or none (default: 55000)")
     fit.add_argument("--free-lsf", action="store_true", help="fit the resolving power")
     fit.add_argument("--rv", type=float, metavar="KM/S", help="where to start (default: cross-correlation)")
     fit.add_argument("--vsini", type=float, metavar="KM/S", help="where to start (default: a scan)")
     fit.add_argument("--limb-darkening", type=float, default=0.6, metavar="E", help="linear (default: 0.6)")
-    fit.add_argument("--free", nargs="*", choices=FREE, default=["strength"], help="of every line (default: strength)")
+    fit.add_argument("--free", type=_names, default=("strength",), metavar="NAMES",
+                     help=f"of every line: {','.join(FREE)}, some of them or none (default: strength)")  # fmt: skip
     fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
     fit.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
@@ -377,6 +378,14 @@ def _resolving_power(text):
         if value is None or 0 < value < float("inf"):
             return value
     raise argparse.ArgumentTypeError(f"must be a resolving power, a positive number like 55000, or none, got {text!r}")
+
+
+def _names(text):
+    names = () if text == "none" else tuple(text.split(","))
+    if unknown := [name for name in names if name not in FREE]:
+        raise argparse.ArgumentTypeError(f"must be names among {', '.join(FREE)} joined by commas, or none, got "
+                                         f"{unknown[0]!r}")  # fmt: skip
+    return names
 
 
 def _count(smallest):

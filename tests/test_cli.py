@@ -156,9 +156,10 @@ def test_fit_passes_its_options_on(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr("specutils_blase.fit_spectrum", fit_spectrum, raising=False)
     sky = folder / "sky.asdf"
-    code = call("fit", folder / "order.ecsv", folder / "star.asdf", "-o", tmp_path / "a.asdf", "--telluric", sky, sky,
-                "--lsf", 40000, "--free-lsf", "--rv", -5, "--vsini", 7, "--limb-darkening", 0.3, "--medium", "air",
-                "--continuum-degree", 2, "--free", "strength", "x_0", "--window", 10570, 10580)  # fmt: skip
+    code = call("fit", folder / "order.ecsv", folder / "star.asdf", "-o", tmp_path / "a.asdf", "--telluric", sky,
+                "--telluric", sky, "--lsf", 40000, "--free-lsf", "--rv", -5, "--vsini", 7,
+                "--limb-darkening", 0.3, "--medium", "air",
+                "--continuum-degree", 2, "--free", "strength,x_0", "--window", 10570, 10580)  # fmt: skip
     assert code == 2
     assert len(seen["telluric"]) == 2 and len(seen["template"].lines) > 30
     assert (seen["lsf"].R, seen["lsf"].free) == (40000, True)
@@ -166,7 +167,7 @@ def test_fit_passes_its_options_on(folder, tmp_path, monkeypatch):
     assert (seen["limb_darkening"], seen["continuum_degree"], seen["free"]) == (0.3, 2, ("strength", "x_0"))
     assert seen["spectrum"].meta["wavelength_medium"] == "air"
     assert seen["window"] == (10570 * u.AA, 10580 * u.AA)
-    call("fit", folder / "order.ecsv", "-o", tmp_path / "a.asdf", "--telluric", sky, "--free")
+    call("fit", folder / "order.ecsv", "-o", tmp_path / "a.asdf", "--telluric", sky, "--free", "none")
     assert seen["template"] is None and isinstance(seen["telluric"], LineTemplate)
     assert (seen["lsf"], seen["radial_velocity"], seen["vsini"], seen["free"]) == (55000, None, None, ())
     assert seen["window"] is None
@@ -241,7 +242,8 @@ def test_version(capsys):
 def test_unusable_arguments(capsys):
     assert "required: -o/--output" in unparsable(capsys, "clone", "a.fits")
     assert "invalid choice: 'fly'" in unparsable(capsys, "fly")
-    assert "invalid choice: 'sigma'" in unparsable(capsys, "fit", "a", "b", "-o", "c", "--free", "sigma")
+    said = unparsable(capsys, "fit", "a", "b", "-o", "c", "--free", "sigma")
+    assert "must be names among strength, fwhm, x_0 joined by commas, or none, got 'sigma'" in said
     assert "invalid whole number >= 1 value: '0'" in unparsable(capsys, "clone", "a", "-o", "b", "--passes", "0")
     for value in ("abc", "-5", "0", "nan", "inf", "None"):
         message = f"--lsf: must be a resolving power, a positive number like 55000, or none, got '{value}'; see"
