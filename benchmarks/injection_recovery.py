@@ -8,6 +8,7 @@ power of their own, which is then free in the fit.  The simulator shares nothing
 """
 
 import argparse
+import warnings
 
 import astropy.units as u
 import numpy as np
@@ -78,6 +79,7 @@ def main():
     args = parser.parse_args()
     star, sky = (cloned.template for cloned in clone_sources(args.seed, progress=False))
     pulls, seconds, chi2, status = {}, [], [], []
+    warnings.simplefilter("ignore")  # the bad pixels of every order
     for number in range(args.draws):
         new, wall, reduced, how = draw(star, sky, [args.seed, 100, number], args.snr, bool(number % 2))
         seconds.append(wall), chi2.append(reduced), status.append(how)

@@ -30,7 +30,7 @@ from specutils_blase.solvers.lines import (
     definite_factor,
     line_covariance,
 )
-from specutils_blase.solvers.observed import SMALLEST_VSINI, STAR
+from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI, STAR
 from specutils_blase.solvers.posterior import posterior_mean
 from specutils_blase.template import LineTemplate
 
@@ -221,6 +221,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
         raise ValueError(explain("radial_velocity", "be slower than light", radial_velocity, "check its unit"))
     rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
+    if rotation is not None and rotation > LARGEST_VSINI:
+        raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
     tellurics = _templates(template, telluric)
     setup = Setup.build(arrays, template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree)
     velocity, rotation = velocity_and_rotation(setup, velocity, rotation)
@@ -393,7 +395,8 @@ class _Result:
                        dtype=(str, float, float, str, bool))  # fmt: skip
         table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
         # an error bar about a limit says nothing
-        table.meta["at_bound"] = ["vsini"] if self.template is not None and glob.vsini <= SMALLEST_VSINI else []
+        inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
+        table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
         return table
 
     def line_tables(self):

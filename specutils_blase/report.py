@@ -3,6 +3,8 @@
 import numpy as np
 from astropy import units as u
 
+from specutils_blase.lines import OUTSIDE_WINDOW
+
 __all__ = [
     "describe_arrays",
     "describe_fit",
@@ -156,7 +158,7 @@ def describe_lines(lines, n_shown=10):
 
 def deepest_lines(lines, n_shown=5):
     """
-    The deepest lines of a table, by wavelength.
+    The deepest lines of a table, by wavelength; of a fit, those that its pixels have seen.
 
     Parameters
     ----------
@@ -170,7 +172,10 @@ def deepest_lines(lines, n_shown=5):
     """
     center = u.Quantity(lines["line_center"]).to_value(u.AA)
     rows = [("line [Angstrom]", "depth", "equivalent width [mA]", "")]
-    deepest = np.argsort(-np.abs(u.Quantity(lines["depth"]).value))[:n_shown]
+    depth = np.abs(u.Quantity(lines["depth"]).value)
+    flags = np.asarray(lines["flags"]) if "flags" in lines.colnames else np.zeros(len(lines), dtype=int)
+    seen = (flags & OUTSIDE_WINDOW) == 0
+    deepest = np.argsort(np.where(seen, -depth, 0.0), kind="stable")[: min(n_shown, np.count_nonzero(seen))]
     for k in deepest[np.argsort(center[deepest])]:
         row = lines[int(k)]
         width, error = (row[name].to_value(u.AA) * 1e3 for name in ("equivalent_width", "equivalent_width_err"))

@@ -844,6 +844,7 @@ def all_masked(spectrum):
         ({"radial_velocity": np.nan * KMS}, ValueError, "radial_velocity must be finite"),
         ({"vsini": 0 * KMS}, ValueError, "vsini must be finite and positive, got 0"),
         ({"vsini": -2 * KMS}, ValueError, "vsini must be finite and positive, got -2"),
+        ({"vsini": 20_000 * KMS}, ValueError, "vsini must be at most 1000 km / s, got 20000"),
         ({"vsini": 2.2}, TypeError, "vsini must be a Quantity"),
         ({"limb_darkening": 1.2}, ValueError, "limb_darkening must lie between 0 and 1, got 1.2"),
         ({"continuum_degree": -1}, ValueError, "continuum_degree must be a whole number"),

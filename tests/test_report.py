@@ -4,6 +4,7 @@ import astropy.units as u
 import pytest
 from astropy.table import QTable
 
+from specutils_blase.lines import OUTSIDE_WINDOW
 from specutils_blase.report import deepest_lines, describe_lines, format_pairs, format_table, with_error
 
 
@@ -54,3 +55,5 @@ def test_lines_by_depth_and_wavelength():
     assert "30.0 ± 1.0" in text[4]
     assert deepest_lines(lines, n_shown=2).splitlines() == text[2:]
     assert describe_lines(lines[:0]).splitlines()[0] == "  lines  none"
+    lines["flags"] = [OUTSIDE_WINDOW, 0, 0]  # a fit says nothing about a line that it has not seen
+    assert [row.split()[0] for row in deepest_lines(lines, n_shown=3).splitlines()[1:]] == ["5001.000", "5002.000"]

@@ -123,6 +123,8 @@ def _dump(stream, tree, path):
 def _content(path):
     if not path.exists():
         raise FileNotFoundError(explain("path", "name a file that exists", str(path), "check its folder and its name"))
+    if path.is_dir():
+        raise IsADirectoryError(explain("path", "name a file", f"the directory {path}", "add the name of the file"))
     with open(path, "rb") as stream:
         start = stream.read(len(MAGIC))
         if start != MAGIC:

@@ -43,6 +43,8 @@ STAR = -1
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
 # Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
 SMALLEST_VSINI = 0.05
+# Largest vsini [km/s]: beyond the speed at which any star breaks up.
+LARGEST_VSINI = 1000.0
 # Optical depth at which the model itself cuts a line's wings.
 MODEL_TOLERANCE = 1e-6
 
@@ -307,7 +309,8 @@ class ObservedLines:
         at_limit = np.zeros(values.size, dtype=bool)
         if "vsini" in self.names:
             i = self.names.index("vsini")
-            at_limit[i] = values[i] <= SMALLEST_VSINI**2 and step[i] > 0
+            at_limit[i] = step[i] > 0 if values[i] <= SMALLEST_VSINI**2 else (
+                values[i] >= LARGEST_VSINI**2 and step[i] < 0)  # fmt: skip
         blocked = self.layout.blocked(local, step_local).ravel() if self.shape[0] else np.zeros(0, dtype=bool)
         return np.concatenate([blocked, at_limit])
 
@@ -325,7 +328,7 @@ class ObservedLines:
         values = values + change
         if "vsini" in self.names:
             i = self.names.index("vsini")
-            values[i] = max(values[i], SMALLEST_VSINI**2)
+            values[i] = np.clip(values[i], SMALLEST_VSINI**2, LARGEST_VSINI**2)
         local = self.layout.move(local, step_local) if self.shape[0] else local
         return np.concatenate([local.ravel(), values])
 

@@ -96,6 +96,8 @@ def test_content_that_breaks_the_schema_is_not_written(tmp_path):
 
 
 def test_directories_are_told_apart(template, tmp_path):
+    with pytest.raises(IsADirectoryError, match="path must name a file, got the directory.*add the name of the file"):
+        read_asdf(tmp_path)
     with pytest.raises(IsADirectoryError, match="path must name a file, got the directory.*add a file name"):
         template.write(tmp_path, overwrite=True)
     with pytest.raises(FileNotFoundError, match="directory that exists, got .*create .*missing first"):
