@@ -10,10 +10,9 @@ from astropy import units as u
 from specutils_blase import __version__
 from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
 from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.flags import AT_BOUND, BLENDED
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.lines import (
-    AT_BOUND,
-    BLENDED,
     check_prominence,
     fit_envelope,
     line_table,

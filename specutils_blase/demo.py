@@ -8,7 +8,7 @@ from astropy.table import QTable
 
 from specutils_blase.cloning import clone_spectrum
 from specutils_blase.fitting import GaussianPrior, SpectrumFit, fit_spectrum
-from specutils_blase.lines import BLENDED
+from specutils_blase.flags import BLENDED
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.simulation import (
     SimulatedOrder,

@@ -14,11 +14,12 @@ from specutils import Spectrum
 from specutils_blase import plotting
 from specutils_blase.adapters import misread_wavelengths, quantity_value, read_spectrum, resolve_device
 from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
-from specutils_blase.lines import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED, line_table, original_index
+from specutils_blase.lines import line_table, original_index
 from specutils_blase.preparation import Setup, model_lines, velocity_and_rotation
 from specutils_blase.progress import reporter
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt

@@ -8,17 +8,12 @@ from scipy.special import erfcx, wofz
 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import explain
+from specutils_blase.flags import FLAG_MEANING
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.solvers.lines import GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
 
-__all__ = ["find_lines", "AT_BOUND", "BLENDED", "PRIOR_DOMINATED", "OUTSIDE_WINDOW"]
+__all__ = ["find_lines"]
 
-AT_BOUND, BLENDED, PRIOR_DOMINATED, OUTSIDE_WINDOW = 1, 2, 4, 8
-FLAG_MEANING = (
-    "1 at_bound: a parameter ended at its limit; 2 blended: the strength correlates by more than 0.7 with that of "
-    "another line; 4 prior_dominated: the data improved the strength's prior variance by less than half; "
-    "8 outside_window: no usable pixel lies within the line's width"
-)
 # Shares of the full width of a peak with which the Gaussian and the Lorentzian FWHM start.
 GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
 # Bins this many standard deviations, and this share of the continuum, above the majority are taken for emission.

@@ -3,7 +3,7 @@
 import numpy as np
 from astropy import units as u
 
-from specutils_blase.lines import OUTSIDE_WINDOW
+from specutils_blase.flags import OUTSIDE_WINDOW
 
 __all__ = [
     "describe_arrays",

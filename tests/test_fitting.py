@@ -13,9 +13,10 @@ from specutils_blase import CoverageError, LineTemplate, SpectrumFit, clone_spec
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import BlaseWarning
 from specutils_blase.fitting import GaussianPrior, L1Prior
+from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional import FWHM_PER_SIGMA
 from specutils_blase.instrument import BandedLSF, GaussianLSF, ResolvingPower, as_lsf
-from specutils_blase.lines import BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED, line_table
+from specutils_blase.lines import line_table
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.nn import ForwardModel, Instrument, LineForest
 from specutils_blase.preparation import Setup

@@ -4,7 +4,7 @@ import astropy.units as u
 import pytest
 from astropy.table import QTable
 
-from specutils_blase.lines import OUTSIDE_WINDOW
+from specutils_blase.flags import OUTSIDE_WINDOW
 from specutils_blase.report import deepest_lines, describe_lines, format_pairs, format_table, with_error
 
 
