@@ -8,11 +8,11 @@ from scipy.special import erfcx, wofz
 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import explain
-from specutils_blase.flags import FLAG_MEANING
+from specutils_blase.flags import AT_BOUND, BLENDED, FLAG_MEANING, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.solvers.lines import GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
 
-__all__ = ["find_lines"]
+__all__ = ["find_lines", "AT_BOUND", "BLENDED", "PRIOR_DOMINATED", "OUTSIDE_WINDOW"]
 
 # Shares of the full width of a peak with which the Gaussian and the Lorentzian FWHM start.
 GAUSSIAN_SHARE, LORENTZIAN_SHARE = 0.6, 0.3
