@@ -85,7 +85,7 @@ def main():
     samples, share = posterior.sample(mean, args.samples, np.random.default_rng(1))
     samples = samples[WARM_UP:]
     inverse = posterior.factor.inverse()
-    std = np.sqrt(np.concatenate([inverse.band[:, 0], np.diag(inverse.corner)]))
+    std = np.sqrt(np.concatenate([inverse.local_diagonal, np.diag(inverse.corner)]))
     true_mean, true_std = samples.mean(axis=0), samples.std(axis=0)
     n_local = problem.held.size
     names = [*problem.names, *["column"] * problem.scene.n_species,

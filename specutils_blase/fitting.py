@@ -330,7 +330,7 @@ class _Result:
         held = 0.0
         if problem.penalty is not None and problem.shape[0]:
             curvature = problem.penalty.curvature(problem.split(self.theta)[0])
-            held = float(np.sum(curvature.ravel() * self.inverse.band[:, 0]))
+            held = float(np.sum(curvature.ravel() * self.inverse.local_diagonal))
         return problem.shape[0] * problem.shape[1] + problem.shape[2] - held
 
     def fit(self):

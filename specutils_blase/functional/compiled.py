@@ -4,7 +4,7 @@ The torch functions are the reference; these kernels give the same numbers (test
 times faster, with the four derivatives that the banded solver needs.  Arrays are plain float64 numpy arrays in the
 package's internal units (vacuum Angstrom).  Every line is worked on over a contiguous window of pixels, which is
 split into the core |x| < 10 (Weideman 1994, SIAM J. Numer. Anal. 31, 1497, N = 32, error 4e-14 of the peak) and two
-wings (asymptotic series of w(z), nine terms or, with the derivatives, seven: relative error about 1e-9).
+wings (asymptotic series of w(z), nine terms: relative error about 1e-11, and 1e-9 in the derivatives).
 """
 
 import math
@@ -24,6 +24,8 @@ _CORE = 10.0  # |x| and y below which the rational expansion is used
 # (2k - 1)!!/2^k, the coefficients of the asymptotic series
 _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8 = (math.prod(range(1, 2 * k, 2)) / 2.0**k for k in range(1, 9))
 MAX_DEPTH = 1.0 - 1e-6  # a product-form line may not absorb more than this
+# Work arrays are longer than a line by so many pixels that it can be worked on in whole vectors.
+PAD = 4
 SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more than it saves
 # error_model "numpy": the check for division by zero would keep the loops from being vectorised.
 # No "nnan"/"ninf" in fastmath: a NaN in must be a NaN out.
@@ -119,39 +121,47 @@ def _wing_value(x, y, re):
 
 
 @njit(**FAST)
-def _wing_terms(x, y, norm, inv, out):
-    """The rows of `_terms_line` by the same series term by term: nothing cancels at large |z|."""
+def _wing_terms(x, y, norm, inv, t0, t1, t2, t3):
+    """What `_terms_line` returns, by the same series written as w = i/(sqrt(pi) z) (1 + u C), C = 1/2 + u G.
+
+    Then w' = -2i/sqrt(pi) u C and w'' = 2i/sqrt(pi) u/z (2 G - C), in which nothing cancels at large |z|.
+    """
+    norm = norm * _RSQRTPI
     for i in range(x.size):
         xi = x[i]
         q = 1.0 / (xi * xi + y * y)
         vr, vi = xi * q, -y * q  # 1/z
         ur, ui = vr * vr - vi * vi, 2.0 * vr * vi
         s, n = 2.0 * ur, q * q
-        a0, a1 = _A6, _A5 + s * _A6
-        a0, a1 = a1, _A4 + s * a1 - n * a0
-        a0, a1 = a1, _A3 + s * a1 - n * a0
-        a0, a1 = a1, _A2 + s * a1 - n * a0
-        a0, a1 = a1, _A1 + s * a1 - n * a0
-        a0, a1 = a1, 1.0 + s * a1 - n * a0
-        d0, d1 = 13.0 * _A6, 11.0 * _A5 + s * 13.0 * _A6
-        d0, d1 = d1, 9.0 * _A4 + s * d1 - n * d0
-        d0, d1 = d1, 7.0 * _A3 + s * d1 - n * d0
-        d0, d1 = d1, 5.0 * _A2 + s * d1 - n * d0
-        d0, d1 = d1, 3.0 * _A1 + s * d1 - n * d0
-        d0, d1 = d1, 1.0 + s * d1 - n * d0
-        e0, e1 = 182.0 * _A6, 132.0 * _A5 + s * 182.0 * _A6
-        e0, e1 = e1, 90.0 * _A4 + s * e1 - n * e0
-        e0, e1 = e1, 56.0 * _A3 + s * e1 - n * e0
-        e0, e1 = e1, 30.0 * _A2 + s * e1 - n * e0
-        e0, e1 = e1, 12.0 * _A1 + s * e1 - n * e0
-        e0, e1 = e1, 2.0 + s * e1 - n * e0
-        r, m = a1 - ur * a0, ui * a0
-        dr, dm = d1 - ur * d0, ui * d0
-        er, em = e1 - ur * e0, ui * e0
-        out[0, i] = -norm * _RSQRTPI * (r * vi + m * vr)
-        out[1, i] = -0.5 * norm * _RSQRTPI * ((er * vr - em * vi) * ui + (er * vi + em * vr) * ur)
-        out[2, i] = y * norm * _RSQRTPI * (dr * ur - dm * ui)
-        out[3, i] = -inv * norm * _RSQRTPI * (dr * ui + dm * ur)
+        g0, g1 = _A8, _A7 + s * _A8
+        g0, g1 = g1, _A6 + s * g1 - n * g0
+        g0, g1 = g1, _A5 + s * g1 - n * g0
+        g0, g1 = g1, _A4 + s * g1 - n * g0
+        g0, g1 = g1, _A3 + s * g1 - n * g0
+        g0, g1 = g1, _A2 + s * g1 - n * g0
+        gr, gi = g1 - ur * g0, ui * g0
+        cr, ci = _A1 + ur * gr - ui * gi, ur * gi + ui * gr
+        br, bi = ur * cr - ui * ci, ur * ci + ui * cr  # u C
+        hr, hi = 2.0 * gr - cr, 2.0 * gi - ci
+        kr, ki = ur * hr - ui * hi, ur * hi + ui * hr
+        t0[i] = -norm * (vr * bi + vi * (1.0 + br))
+        t1[i] = -norm * (vr * ki + vi * kr)
+        t2[i] = 2.0 * y * norm * br
+        t3[i] = -2.0 * inv * norm * bi
+
+
+@njit(**FAST)
+def _core_terms(x, y, norm, inv, t0, t1, t2, t3):
+    """What `_terms_line` returns, for |x|, y of order 10 and less."""
+    _core(x, y, t0, t2)
+    for i in range(x.size):
+        wr, wi, xi = t0[i], t2[i], x[i]
+        dr = -2.0 * (xi * wr - y * wi)
+        di = -2.0 * (xi * wi + y * wr) + 2.0 * _RSQRTPI
+        t0[i] = norm * wr
+        t1[i] = -norm * (wr + (xi * dr - y * di))  # sigma dV/dsigma = sigma^2 d2V/dx2
+        t2[i] = -y * norm * di  # dV/dgamma = -Im w'
+        t3[i] = -inv * norm * dr
 
 
 @njit(**FAST)
@@ -167,49 +177,70 @@ def _first_above(wave, lo, hi, value):
 
 
 @njit(**FAST)
+def _place(wave, lo, hi, center, inv, y, x):
+    """x = (wave - center) inv on pixels lo..hi, continued by PAD pixels; where the core begins and ends in it."""
+    n = hi - lo
+    for i in range(n):
+        x[i] = (wave[lo + i] - center) * inv
+    for i in range(n, n + PAD):
+        x[i] = _CORE
+    first, last = 0, 0
+    if y < _CORE and n > 0:
+        last = n
+        if x[0] < -_CORE:
+            first = _first_above(wave, lo, hi, center - _CORE / inv) - lo
+        if x[n - 1] >= _CORE:
+            last = _first_above(wave, lo, hi, center + _CORE / inv) - lo
+    return first, last
+
+
+@njit(**FAST)
+def _whole(first, last):
+    """The end of a stretch first..last made as long as whole vectors: with the rest pixel by pixel it takes longer."""
+    return first + (last - first + PAD - 1) // PAD * PAD
+
+
+@njit(**FAST)
 def _value_line(wave, lo, hi, center, sigma, gamma, x, value, scratch):
-    """V on pixels lo..hi into value[: hi - lo]; x and scratch are work arrays at least as long."""
+    """V on pixels lo..hi into value[: hi - lo]; x, value and scratch are longer than that by PAD."""
     inv = 1.0 / (sigma * _SQRT2)
     y = gamma * inv
-    for i in range(lo, hi):
-        x[i - lo] = (wave[i] - center) * inv
     n = hi - lo
-    core0, core1 = 0, 0
-    if y < _CORE:
-        core0 = _first_above(wave, lo, hi, center - _CORE / inv) - lo
-        core1 = _first_above(wave, lo, hi, center + _CORE / inv) - lo
-        _core(x[core0:core1], y, value[core0:core1], scratch[core0:core1])
-    _wing_value(x[:core0], y, value[:core0])
-    _wing_value(x[core1:n], y, value[core1:n])
+    core0, core1 = _place(wave, lo, hi, center, inv, y, x)
+    # a stretch may run into the one that follows, which then overwrites it
+    if core0 > 0:
+        end = _whole(0, core0)
+        _wing_value(x[:end], y, value[:end])
+    if core1 > core0:
+        end = _whole(core0, core1)
+        _core(x[core0:end], y, value[core0:end], scratch[core0:end])
+    if n > core1:
+        end = _whole(core1, n)
+        _wing_value(x[core1:end], y, value[core1:end])
     norm = inv * _RSQRTPI
     for i in range(n):
         value[i] *= norm
 
 
 @njit(**FAST)
-def _terms_line(wave, lo, hi, center, strength, sigma, gamma, x, out):
-    """Rows of out: d tau / d (ln strength, ln sigma, ln gamma, center) on pixels lo..hi; row 0 is tau itself."""
+def _terms_line(wave, lo, hi, center, strength, sigma, gamma, x, t0, t1, t2, t3):
+    """d tau / d (ln strength, ln sigma, ln gamma, center) on pixels lo..hi into t0..t3; the first is tau itself.
+
+    The five arrays are longer than that by PAD, and contiguous: rows of a matrix would not be vectorised.
+    """
     inv = 1.0 / (sigma * _SQRT2)
     y = gamma * inv
-    for i in range(lo, hi):
-        x[i - lo] = (wave[i] - center) * inv
     n, norm = hi - lo, strength * inv * _RSQRTPI
-    core0, core1 = 0, 0
-    if y < _CORE:
-        core0 = _first_above(wave, lo, hi, center - _CORE / inv) - lo
-        core1 = _first_above(wave, lo, hi, center + _CORE / inv) - lo
-        re, im = out[0, core0:core1], out[2, core0:core1]
-        _core(x[core0:core1], y, re, im)
-        for i in range(core0, core1):
-            wr, wi, xi = out[0, i], out[2, i], x[i]
-            dr = -2.0 * (xi * wr - y * wi)
-            di = -2.0 * (xi * wi + y * wr) + 2.0 * _RSQRTPI
-            out[0, i] = norm * wr
-            out[1, i] = -norm * (wr + (xi * dr - y * di))  # sigma dV/dsigma = sigma^2 d2V/dx2
-            out[2, i] = -y * norm * di  # dV/dgamma = -Im w'
-            out[3, i] = -inv * norm * dr
-    _wing_terms(x[:core0], y, norm, inv, out[:, :core0])
-    _wing_terms(x[core1:n], y, norm, inv, out[:, core1:n])
+    core0, core1 = _place(wave, lo, hi, center, inv, y, x)
+    if core0 > 0:
+        end = _whole(0, core0)
+        _wing_terms(x[:end], y, norm, inv, t0[:end], t1[:end], t2[:end], t3[:end])
+    if core1 > core0:
+        end = _whole(core0, core1)
+        _core_terms(x[core0:end], y, norm, inv, t0[core0:end], t1[core0:end], t2[core0:end], t3[core0:end])
+    if n > core1:
+        end = _whole(core1, n)
+        _wing_terms(x[core1:end], y, norm, inv, t0[core1:end], t1[core1:end], t2[core1:end], t3[core1:end])
 
 
 @njit(**FAST)
@@ -217,7 +248,7 @@ def _depth_lines(wave, center, strength, sigma, gamma, lo, hi, first, last, tau)
     longest = 0
     for j in range(first, last):
         longest = max(longest, hi[j] - lo[j])
-    x, value, scratch = np.empty(longest), np.empty(longest), np.empty(longest)
+    x, value, scratch = np.empty(longest + PAD), np.empty(longest + PAD), np.empty(longest + PAD)
     for j in range(first, last):
         _value_line(wave, lo[j], hi[j], center[j], sigma[j], gamma[j], x, value, scratch)
         for i in range(lo[j], hi[j]):
@@ -229,7 +260,7 @@ def _product_lines(wave, center, strength, sigma, gamma, lo, hi, first, last, ou
     longest = 0
     for j in range(first, last):
         longest = max(longest, hi[j] - lo[j])
-    x, value, scratch = np.empty(longest), np.empty(longest), np.empty(longest)
+    x, value, scratch = np.empty(longest + PAD), np.empty(longest + PAD), np.empty(longest + PAD)
     for j in range(first, last):
         _value_line(wave, lo[j], hi[j], center[j], sigma[j], gamma[j], x, value, scratch)
         for i in range(lo[j], hi[j]):
@@ -313,29 +344,82 @@ def product_transmission(wave, center, strength, sigma, gamma, tolerance):
 
 
 @njit(**FAST)
-def _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, first, last, out):
+def _four(size):
+    return np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+
+
+@njit(**FAST)
+def _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, rows, factor, weight, product, first, last, out):
     longest = 0
     for j in range(first, last):
         longest = max(longest, hi[j] - lo[j])
-    x = np.empty(longest)
+    x, terms = np.empty(longest + PAD), _four(longest + PAD)
     for j in range(first, last):
-        own = out[:, offset[j] : offset[j + 1]]
-        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, own)
+        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, *terms)
+        n = hi[j] - lo[j]
+        for i in range(n):
+            x[i] = factor[lo[j] + i]
+        if product[j]:
+            for i in range(n):
+                x[i] /= 1.0 - min(terms[0][i], MAX_DEPTH)
+        for a in range(rows.size):
+            term, own, f = terms[rows[a]], out[a, offset[j] : offset[j + 1]], weight[a, j]
+            for i in range(n):
+                own[i] = f * term[i] * x[i]
 
 
-def line_terms(wave, center, strength, sigma, gamma, lo, hi):
+class Memory:
+    """Memory that is used again and again: fresh pages cost as much time as what is computed into them."""
+
+    def __init__(self):
+        self.flat = np.empty(0)
+
+    def array(self, *shape):
+        """An array that is good until the next call."""
+        size = math.prod(shape)
+        if self.flat.size < size:
+            self.flat = np.empty(size + size // 4)
+        return self.flat[:size].reshape(shape)
+
+
+def line_terms(wave, center, strength, sigma, gamma, lo, hi, *, rows=(0, 1, 2, 3), factor=None, weight=None,
+               product=None, memory=None):  # fmt: skip
     """Every line's tau and its derivatives on its own window, flat.
+
+    Parameters
+    ----------
+    wave : ndarray, shape (n_pix,) [Angstrom], increasing
+    center, strength, sigma, gamma : ndarray, shape (n_lines,) [Angstrom]
+    lo, hi : ndarray of int, shape (n_lines,)
+        Windows.
+    rows : sequence of int
+        Which of d tau_j / d (ln |strength|, ln sigma, ln gamma, center [1/Angstrom]); number 0 is tau_j.
+    factor : ndarray, shape (n_pix,), optional
+    weight : ndarray, shape (len(rows), n_lines), optional
+        Factors on all of them.
+    product : ndarray of bool, shape (n_lines,), optional
+        Lines that are factors 1 - tau of a product, whose logarithm has the derivatives of tau divided by 1 - tau.
+    memory : Memory, optional
+        Where the terms are put; None takes new memory.
 
     Returns
     -------
     offset : ndarray of int, shape (n_lines + 1,)
         Line j owns columns offset[j]:offset[j + 1], which are its pixels lo[j]:hi[j].
-    terms : ndarray, shape (4, n_pairs)
-        d tau_j / d (ln |strength|, ln sigma, ln gamma, center [1/Angstrom]); row 0 is tau_j.
+    terms : ndarray, shape (len(rows), n_pairs)
     """
     offset = np.concatenate([[0], np.cumsum(hi - lo)])
-    out = np.empty((4, offset[-1]))
-    chunked(lambda a, b: _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, a, b, out), hi - lo)
+    factor = np.ones(wave.size) if factor is None else factor
+    weight = np.ones((len(rows), len(lo))) if weight is None else weight
+    product = np.zeros(len(lo), dtype=bool) if product is None else product
+    out = (memory or Memory()).array(len(rows), int(offset[-1]))
+    rows = np.array(rows, dtype=np.int64)
+
+    def work(first, last):
+        _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, rows, factor, weight, product, first, last,
+                     out)  # fmt: skip
+
+    chunked(work, hi - lo)
     return offset, out
 
 
@@ -344,27 +428,27 @@ def _project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product
     longest = 0
     for j in range(first, last):
         longest = max(longest, hi[j] - lo[j])
-    x, own = np.empty(longest), np.empty((4, longest))
+    x, terms = np.empty(longest + PAD), _four(longest + PAD)
+    t0, t1, t2, t3 = terms
     for j in range(first, last):
+        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, *terms)
         n = hi[j] - lo[j]
-        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, own[:, :n])
         for i in range(n):
             x[i] = vector[lo[j] + i]
         if product[j]:
             for i in range(n):
-                x[i] /= 1.0 - min(own[0, i], MAX_DEPTH)
-        for a in range(4):
-            total = 0.0
-            for i in range(n):
-                total += own[a, i] * x[i]
-            out[a, j] = total
+                x[i] /= 1.0 - min(t0[i], MAX_DEPTH)
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for i in range(n):
+            s0 += t0[i] * x[i]
+            s1 += t1[i] * x[i]
+            s2 += t2[i] * x[i]
+            s3 += t3[i] * x[i]
+        out[0, j], out[1, j], out[2, j], out[3, j] = s0, s1, s2, s3
 
 
 def line_projections(wave, center, strength, sigma, gamma, lo, hi, vector, product):
     """Sums over every line's window of its `line_terms` times `vector` (n_pix,), without keeping the terms.
-
-    Lines for which `product` (n_lines,) is true are factors 1 - tau of a product, whose logarithm has the derivatives
-    of tau divided by 1 - tau.
 
     Returns
     -------

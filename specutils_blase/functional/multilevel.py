@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .compiled import FAST, _first_above, _value_line, chunked, half_width
+from .compiled import FAST, PAD, _first_above, _value_line, chunked, half_width
 
 __all__ = ["optical_depth"]
 
@@ -121,7 +121,7 @@ def _index(position, start, step, size):
 def _add_lines(wave, center, strength, sigma, gamma, reach, start, step, size, offset, error, first, last, out):
     n_levels = step.size
     series, inner, outer = np.empty(POWERS), np.empty(DERIVATIVES), np.empty(DERIVATIVES)
-    x, value, scratch = np.empty(wave.size), np.empty(wave.size), np.empty(wave.size)
+    x, value, scratch = np.empty(wave.size + PAD), np.empty(wave.size + PAD), np.empty(wave.size + PAD)
     for j in range(first, last):
         s, w, g, c, end = strength[j], sigma[j], gamma[j], center[j], reach[j]
         far_enough = _far(s, w, g, error)

@@ -6,7 +6,12 @@ parameters that every pixel feels (velocity, continuum, ...) form a narrow dense
     H = [ A   B ]      A (n, n) banded, positive definite;  B (n, m);  C (m, m)
         [ B'  C ]
 
-Everything here is unit-free numpy; the factor and the selected inverse cost O(n bandwidth^2).
+The band is as wide as the lines overlap, place by place.  It is stored in tiles of 4 by 4, one column of tiles after
+the other, each from the diagonal to the last row that it or any column before it reaches: Cholesky factors and what is
+computed of the inverse fill the same tiles, and tiles fit the registers of a processor.  Numbers beyond n, in the last
+tiles, belong to a unit matrix.
+
+Everything here is unit-free numpy; the factor and the selected inverse cost O(n reach^2).
 """
 
 from dataclasses import dataclass
@@ -15,9 +20,11 @@ import numpy as np
 from numba import njit
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from ..functional.compiled import FAST, chunked
+from ..functional.compiled import FAST
 
-__all__ = ["BorderedBanded", "assemble", "project", "bandwidth", "near_windows"]
+__all__ = ["BorderedBanded", "Factor", "TILE"]
+
+TILE = 4
 
 
 @dataclass(frozen=True)
@@ -26,56 +33,99 @@ class BorderedBanded:
 
     Attributes
     ----------
-    band : ndarray, shape (n, k + 1)
-        ``band[j, d] = A[j + d, j]``: row j holds the diagonal element and the k below it.
+    tiles : ndarray, shape (start[-1], 4, 4)
+        ``tiles[start[j // 4] + i // 4 - j // 4, j % 4, i % 4] = A[i, j]`` for i >= j.
+    start : ndarray of int, shape (n_columns + 1,)
+        Where the columns of tiles start; no column ends above the one before it.
     border : ndarray, shape (n, m)
     corner : ndarray, shape (m, m)
     """
 
-    band: np.ndarray
+    tiles: np.ndarray
+    start: np.ndarray
     border: np.ndarray
     corner: np.ndarray
+
+    @classmethod
+    def empty(cls, end, border, corner):
+        """A matrix with zeros in column j from row j to row end[j] (exclusive, not decreasing); end has shape (n,)."""
+        n = len(end)
+        last = np.minimum(np.arange(TILE - 1, n + TILE - 1, TILE), max(n - 1, 0))  # column of A in each column of tiles
+        column = np.arange(len(last))
+        start = np.concatenate([[0], np.cumsum((end[last] - 1) // TILE + 1 - column)]).astype(np.int64)
+        tiles = np.zeros((start[-1], TILE, TILE))
+        beyond = np.arange(n % TILE, TILE) if n % TILE else np.zeros(0, dtype=int)
+        tiles[start[-2 if n else -1] + np.zeros_like(beyond), beyond, beyond] = 1.0
+        return cls(tiles, start, border, corner)
+
+    @property
+    def reach(self):
+        """No element is stored further below the diagonal than this."""
+        return TILE * int(np.max(np.diff(self.start), initial=1)) - 1
+
+    @property
+    def local_diagonal(self):
+        """The diagonal of A, shape (n,)."""
+        columns = [self.tiles[self.start[:-1], k, k] for k in range(TILE)]
+        return np.stack(columns, axis=1).ravel()[: len(self.border)]
 
     @property
     def diagonal(self):
         """The diagonal, shape (n + m,)."""
-        return np.concatenate([self.band[:, 0], np.diag(self.corner)])
+        return np.concatenate([self.local_diagonal, np.diag(self.corner)])
+
+    def below(self, column, distance):
+        """Elements A[column + distance, column] for an array of columns; 0 where none is stored."""
+        row, column = column + distance, np.asarray(column)
+        tile = self.start[column // TILE] + row // TILE - column // TILE
+        stored = (tile < self.start[column // TILE + 1]) & (row < len(self.border))
+        return np.where(stored, self.tiles[np.where(stored, tile, 0), column % TILE, row % TILE], 0.0)
+
+    def add_to_diagonal(self, values):
+        """Add values (n,) to the diagonal of A, in place."""
+        for k, some in enumerate(padded(values).reshape(-1, TILE).T):
+            self.tiles[self.start[:-1], k, k] += some
 
     def dense(self):
         """The full matrix, shape (n + m, n + m): for tests and small problems."""
-        n, width = self.band.shape
-        full = np.zeros((n, n))
-        for d in range(width):
-            i = np.arange(n - d)
-            full[i + d, i] = full[i, i + d] = self.band[: n - d, d]
+        n = len(self.border)
+        lower = np.zeros((n, n))
+        for d in range(n):
+            column = np.arange(n - d)
+            lower[column + d, column] = self.below(column, d)
+        full = lower + np.tril(lower, -1).T
         return np.block([[full, self.border], [self.border.T, self.corner]])
 
     def __matmul__(self, vector):
         """Product with a vector (n + m,)."""
         n = len(self.border)
         local, glob = vector[:n], vector[n:]
-        out = self.band[:, 0] * local + self.border @ glob
-        for d in range(1, self.band.shape[1]):
-            out[d:] += self.band[: n - d, d] * local[: n - d]
-            out[: n - d] += self.band[: n - d, d] * local[d:]
-        return np.concatenate([out, self.border.T @ local + self.corner @ glob])
+        out = np.zeros(TILE * (len(self.start) - 1))
+        multiply(self.tiles, self.start, padded(local), out)
+        return np.concatenate([out[:n] + self.border @ glob, self.border.T @ local + self.corner @ glob])
 
     def factor(self, damping=0.0):
         """Cholesky factor with `damping` (n + m,) added to the diagonal; None if that is not positive definite."""
         n, m = self.border.shape
         damping = np.broadcast_to(damping, (n + m,))
-        chol = self.band.copy()
-        chol[:, 0] += damping[:n]
-        reach = np.empty(n, dtype=np.int64)
-        if not banded_cholesky(chol, reach):
+        matrix = BorderedBanded(self.tiles.copy(), self.start, self.border, self.corner)
+        matrix.add_to_diagonal(damping[:n])
+        if not banded_cholesky(matrix.tiles, self.start):
             return None
-        border = self.border.copy()
-        forward_substitute(chol, reach, border)
+        border = padded(self.border)
+        forward_substitute(matrix.tiles, self.start, border)
         try:
             schur = cho_factor(self.corner + np.diag(damping[n:]) - border.T @ border, lower=True) if m else None
         except (np.linalg.LinAlgError, ValueError):  # not definite, or not finite
             return None
-        return Factor(chol, reach, border, schur)
+        return Factor(matrix.tiles, self.start, border[:n], schur)
+
+
+def padded(rows):
+    """A copy of (n, ...) with rows of zeros that fill the last tile."""
+    out = np.zeros((-(-len(rows) // TILE) * TILE, *rows.shape[1:]))
+    out[: len(rows)] = rows
+    return out
 
 
 @dataclass(frozen=True)
@@ -85,58 +135,56 @@ class Factor:
         M = [ L   0 ]      L L' = A,  L W = B,  S S' = C - W' W,  M M' = H
             [ W'  S ]
 
-    ``chol`` is L in the layout of the band; row j has no elements beyond ``reach[j]`` places below the diagonal.
-    ``border`` is W and ``schur`` is S as scipy's `cho_factor` gives it.
+    ``tiles`` and ``start`` hold L as a `BorderedBanded` holds A; ``border`` is W and ``schur`` is S as scipy's
+    `cho_factor` gives it.
     """
 
-    chol: np.ndarray
-    reach: np.ndarray
+    tiles: np.ndarray
+    start: np.ndarray
     border: np.ndarray
     schur: tuple | None
 
     def solve(self, rhs):
         """Solution of H x = rhs, shape (n + m,)."""
         n = len(self.border)
-        local = rhs[:n, None].copy()
-        forward_substitute(self.chol, self.reach, local)
-        if self.schur is None:
-            back_substitute(self.chol, self.reach, local)
-            return local[:, 0]
-        glob = cho_solve(self.schur, rhs[n:] - self.border.T @ local[:, 0])
-        local[:, 0] -= self.border @ glob
-        back_substitute(self.chol, self.reach, local)
-        return np.concatenate([local[:, 0], glob])
+        local, glob = padded(rhs[:n, None]), rhs[n:]
+        forward_substitute(self.tiles, self.start, local)
+        if self.schur is not None:
+            glob = cho_solve(self.schur, glob - self.border.T @ local[:n, 0])
+            local[:n, 0] -= self.border @ glob
+        back_substitute(self.tiles, self.start, local)
+        return np.concatenate([local[:n, 0], glob])
 
     def root(self, white):
         """M'^-1 @ white, shape (n + m, k): white noise becomes noise whose covariance is the inverse of H."""
         n = len(self.border)
-        local, glob = white[:n].copy(), np.zeros((0, white.shape[1]))
+        local, glob = padded(white[:n]), np.zeros((0, white.shape[1]))
         if self.schur is not None:
             glob = solve_triangular(self.schur[0], white[n:], lower=True, trans="T")
-            local -= self.border @ glob
-        back_substitute(self.chol, self.reach, local)
-        return np.concatenate([local, glob])
+            local[:n] -= self.border @ glob
+        back_substitute(self.tiles, self.start, local)
+        return np.concatenate([local[:n], glob])
 
     def inverse(self):
         """The inverse near the band, its border and its corner, as a `BorderedBanded` (exact, not an approximation).
 
-        Takahashi's recursion gives the inverse of A within the band from its Cholesky factor; the border adds a
-        correction of rank m.
+        Takahashi's recursion gives the inverse of A in the tiles of its Cholesky factor; the border adds a correction
+        of rank m.
         """
         n, m = self.border.shape
-        band = selected_inverse(self.chol, self.reach)
+        tiles = np.zeros_like(self.tiles)
+        selected_inverse(self.tiles, self.start, tiles)
         if m == 0:
-            return BorderedBanded(band, self.border, np.zeros((0, 0)))
-        corner, solved = cho_solve(self.schur, np.eye(m)), self.border.copy()
-        back_substitute(self.chol, self.reach, solved)  # A^-1 B
+            return BorderedBanded(tiles, self.start, self.border, np.zeros((0, 0)))
+        corner, solved = cho_solve(self.schur, np.eye(m)), padded(self.border)
+        back_substitute(self.tiles, self.start, solved)  # A^-1 B
         border = -solved @ corner
-        for d in range(band.shape[1]):
-            band[: n - d, d] -= np.einsum("im,im->i", solved[: n - d], border[d:])
-        return BorderedBanded(band, border, corner)
+        subtract_products(tiles, self.start, border, solved)
+        return BorderedBanded(tiles, self.start, border[:n], corner)
 
     def condition(self):
         """Ratio of the factor's largest to smallest squared diagonal: a lower bound of the condition number."""
-        parts = [self.chol[:, 0]]
+        parts = [BorderedBanded(self.tiles, self.start, self.border, None).local_diagonal]
         if self.schur is not None:
             parts.append(np.diag(self.schur[0]))
         diagonal = np.concatenate(parts)
@@ -144,202 +192,190 @@ class Factor:
 
 
 @njit(**FAST)
-def banded_cholesky(band, column_reach):
-    """Cholesky factor in place: A[j + d, j] in band[j, d] becomes L[j + d, j]; False if A is not positive definite.
+def multiply(tiles, start, vector, out):
+    """out += A vector."""
+    for j in range(start.size - 1):
+        own = tiles[start[j] : start[j + 1]]
+        for d in range(len(own)):
+            for c in range(TILE):
+                column, total = TILE * j + c, 0.0
+                for r in range(c if d == 0 else 0, TILE):
+                    row = TILE * (j + d) + r
+                    out[row] += own[d, c, r] * vector[column]
+                    if row != column:
+                        total += own[d, c, r] * vector[row]
+                out[column] += total
 
-    ``column_reach`` (n,) receives the number of elements below the diagonal in each column.
 
-    Works within the envelope of the matrix: a line with two neighbours does not pay for one with twenty.  (LAPACK's
-    dpbtrf pays for the full band, and its threads make it slower at these sizes.)
-    """
-    n, width = band.shape
-    reach = 0  # rows below the diagonal that the factor fills in this column
-    for j in range(n):
-        reach = max(reach - 1, 0)
-        for d in range(min(width, n - j) - 1, reach, -1):
-            if band[j, d] != 0.0:
-                reach = d
-                break
-        pivot = band[j, 0]
-        if not pivot > 0.0:
+@njit(**FAST)
+def _factor_tile(t):
+    """Cholesky factor of one tile in place; False if it is not positive definite.  What lies above is not used."""
+    for c in range(TILE):
+        if not t[c, c] > 0.0:
             return False
-        pivot = np.sqrt(pivot)
-        band[j, 0] = pivot
-        column_reach[j] = reach
-        for d in range(1, reach + 1):
-            band[j, d] /= pivot
-        for d in range(1, reach + 1):
-            f = band[j, d]
-            if f != 0.0:
-                for e in range(d, reach + 1):
-                    band[j + d, e - d] -= f * band[j, e]
+        t[c, c] = np.sqrt(t[c, c])
+        inv = 1.0 / t[c, c]
+        for r in range(c + 1, TILE):
+            t[c, r] *= inv
+        for k in range(c + 1, TILE):
+            for r in range(k, TILE):
+                t[k, r] -= t[c, r] * t[c, k]
     return True
 
 
 @njit(**FAST)
-def forward_substitute(chol, reach, rhs):
-    """Replace rhs (n, m) by L^-1 rhs."""
-    n, m = rhs.shape
+def _divide_tiles(tiles, lower):
+    """Every tile t becomes t lower'^-1."""
+    i0, i1, i2, i3 = 1.0 / lower[0, 0], 1.0 / lower[1, 1], 1.0 / lower[2, 2], 1.0 / lower[3, 3]
+    l10, l20, l30, l21, l31, l32 = lower[0, 1], lower[0, 2], lower[0, 3], lower[1, 2], lower[1, 3], lower[2, 3]
+    for d in range(len(tiles)):
+        t = tiles[d]
+        for r in range(TILE):
+            x0 = t[0, r] * i0
+            x1 = (t[1, r] - x0 * l10) * i1
+            x2 = (t[2, r] - x0 * l20 - x1 * l21) * i2
+            x3 = (t[3, r] - x0 * l30 - x1 * l31 - x2 * l32) * i3
+            t[0, r], t[1, r], t[2, r], t[3, r] = x0, x1, x2, x3
+
+
+@njit(**FAST)
+def _subtract_product(flat, t, a, b):
+    """t -= a b' for tiles that begin at these places; a is held in registers."""
+    a0, a1, a2, a3 = flat[a], flat[a + 1], flat[a + 2], flat[a + 3]
+    a4, a5, a6, a7 = flat[a + 4], flat[a + 5], flat[a + 6], flat[a + 7]
+    a8, a9, a10, a11 = flat[a + 8], flat[a + 9], flat[a + 10], flat[a + 11]
+    a12, a13, a14, a15 = flat[a + 12], flat[a + 13], flat[a + 14], flat[a + 15]
+    for c in range(TILE):
+        b0, b1, b2, b3, k = flat[b + c], flat[b + c + 4], flat[b + c + 8], flat[b + c + 12], t + TILE * c
+        t0 = flat[k] - (a0 * b0 + a4 * b1 + a8 * b2 + a12 * b3)
+        t1 = flat[k + 1] - (a1 * b0 + a5 * b1 + a9 * b2 + a13 * b3)
+        t2 = flat[k + 2] - (a2 * b0 + a6 * b1 + a10 * b2 + a14 * b3)
+        t3 = flat[k + 3] - (a3 * b0 + a7 * b1 + a11 * b2 + a15 * b3)
+        flat[k], flat[k + 1], flat[k + 2], flat[k + 3] = t0, t1, t2, t3
+
+
+@njit(**FAST)
+def banded_cholesky(tiles, start):
+    """Cholesky factor in place; False if A is not positive definite.
+
+    (LAPACK's dpbtrf pays for the full band, and its threads make it slower at these sizes.)
+    """
+    flat, size = tiles.reshape(-1), TILE * TILE
+    for j in range(start.size - 1):
+        first, count = start[j], start[j + 1] - start[j]
+        if not _factor_tile(tiles[first]):
+            return False
+        _divide_tiles(tiles[first + 1 : first + count], tiles[first])
+        for d in range(1, count):
+            for e in range(d, count):
+                _subtract_product(flat, size * (start[j + d] + e - d), size * (first + e), size * (first + d))
+    return True
+
+
+@njit(**FAST)
+def forward_substitute(tiles, start, rhs):
+    """Replace rhs, whose rows fill the tiles, by L^-1 rhs."""
+    for j in range(start.size - 1):
+        t, x = tiles[start[j]], rhs[TILE * j : TILE * (j + 1)]
+        for k in range(rhs.shape[1]):
+            x0 = x[0, k] / t[0, 0]
+            x1 = (x[1, k] - t[0, 1] * x0) / t[1, 1]
+            x2 = (x[2, k] - t[0, 2] * x0 - t[1, 2] * x1) / t[2, 2]
+            x3 = (x[3, k] - t[0, 3] * x0 - t[1, 3] * x1 - t[2, 3] * x2) / t[3, 3]
+            x[0, k], x[1, k], x[2, k], x[3, k] = x0, x1, x2, x3
+        for d in range(1, start[j + 1] - start[j]):
+            t = tiles[start[j] + d]
+            for r in range(TILE):
+                row = TILE * (j + d) + r
+                for k in range(rhs.shape[1]):
+                    rhs[row, k] -= t[0, r] * x[0, k] + t[1, r] * x[1, k] + t[2, r] * x[2, k] + t[3, r] * x[3, k]
+
+
+@njit(**FAST)
+def back_substitute(tiles, start, rhs):
+    """Replace rhs, whose rows fill the tiles, by L'^-1 rhs."""
+    for j in range(start.size - 2, -1, -1):
+        x = rhs[TILE * j : TILE * (j + 1)]
+        for d in range(1, start[j + 1] - start[j]):
+            t, y = tiles[start[j] + d], rhs[TILE * (j + d) : TILE * (j + d + 1)]
+            for c in range(TILE):
+                for k in range(rhs.shape[1]):
+                    x[c, k] -= t[c, 0] * y[0, k] + t[c, 1] * y[1, k] + t[c, 2] * y[2, k] + t[c, 3] * y[3, k]
+        t = tiles[start[j]]
+        for k in range(rhs.shape[1]):
+            x3 = x[3, k] / t[3, 3]
+            x2 = (x[2, k] - t[2, 3] * x3) / t[2, 2]
+            x1 = (x[1, k] - t[1, 2] * x2 - t[1, 3] * x3) / t[1, 1]
+            x0 = (x[0, k] - t[0, 1] * x1 - t[0, 2] * x2 - t[0, 3] * x3) / t[0, 0]
+            x[0, k], x[1, k], x[2, k], x[3, k] = x0, x1, x2, x3
+
+
+@njit(**FAST)
+def _inverse_tile(lower, out):
+    """out = lower'^-1 lower^-1, both triangles."""
+    inv = np.zeros((TILE, TILE))  # [column, row] of lower^-1
+    for c in range(TILE):
+        inv[c, c] = 1.0 / lower[c, c]
+        for r in range(c + 1, TILE):
+            total = 0.0
+            for k in range(c, r):
+                total += lower[k, r] * inv[c, k]
+            inv[c, r] = -total / lower[r, r]
+    for c in range(TILE):
+        for r in range(TILE):
+            total = 0.0
+            for k in range(max(c, r), TILE):
+                total += inv[c, k] * inv[r, k]
+            out[c, r] = total
+
+
+@njit(**FAST)
+def selected_inverse(tiles, start, out):
+    """Elements of (L L')^-1 in the tiles of L (Takahashi's recursion, tile by tile)."""
+    n = start.size - 1
+    widest = 0
     for j in range(n):
-        for k in range(m):
-            rhs[j, k] /= chol[j, 0]
-        for d in range(1, reach[j] + 1):
-            f = chol[j, d]
-            for k in range(m):
-                rhs[j + d, k] -= f * rhs[j, k]
-
-
-@njit(**FAST)
-def back_substitute(chol, reach, rhs):
-    """Replace rhs (n, m) by L'^-1 rhs."""
-    n, m = rhs.shape
+        widest = max(widest, start[j + 1] - start[j])
+    right = np.empty((widest, TILE, TILE))  # L_ij L_jj^-1, [column, row]
     for j in range(n - 1, -1, -1):
-        for d in range(1, reach[j] + 1):
-            f = chol[j, d]
-            for k in range(m):
-                rhs[j, k] -= f * rhs[j + d, k]
-        for k in range(m):
-            rhs[j, k] /= chol[j, 0]
-
-
-@njit(**FAST)
-def selected_inverse(chol, reach):
-    """Elements of (L L')^-1 in the places where L has elements (Takahashi's recursion).
-
-    Parameters
-    ----------
-    chol : ndarray, shape (n, k + 1)
-        ``chol[j, d] = L[j + d, j]``.
-    reach : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    ndarray, shape (n, k + 1)
-        ``out[j, d] = inverse[j + d, j]``.
-    """
-    n, width = chol.shape
-    out = np.zeros((n, width))
-    for j in range(n - 1, -1, -1):
-        inv = 1.0 / chol[j, 0]
-        for d in range(reach[j], 0, -1):
-            i = j + d
-            total = 0.0
-            for e in range(1, d + 1):
-                total += chol[j, e] * out[j + e, d - e]
-            for e in range(d + 1, reach[j] + 1):
-                total += chol[j, e] * out[i, e - d]
-            out[j, d] = -inv * total
-        total = 0.0
-        for e in range(1, reach[j] + 1):
-            total += chol[j, e] * out[j, e]
-        out[j, 0] = inv * (inv - total)
-    return out
-
-
-def bandwidth(lo, hi):
-    """Largest number of following lines whose pixel windows overlap a line's own."""
-    if len(lo) < 2:
-        return 0
-    # lines are sorted by centre, windows are not: the running minimum of the later starts bounds the overlap
-    first = np.minimum.accumulate(lo[::-1])[::-1]
-    last = np.searchsorted(first, hi, side="left") - 1
-    return max(int(np.max(last - np.arange(len(lo)))), 0)
-
-
-@njit(**FAST)
-def _gram_columns(terms, offset, lo, hi, near_lo, near_hi, neighbours, first, last, band):
-    q, n = terms.shape[0], lo.size
-    for j in range(first, last):
-        for k in range(j, min(j + neighbours + 1, n)):
-            start, stop = max(near_lo[j], near_lo[k]), min(near_hi[j], near_hi[k])
-            if k == j:
-                start, stop = lo[j], hi[j]
-            if start >= stop:
-                continue
-            pj, pk, m = offset[j] + start - lo[j], offset[k] + start - lo[k], stop - start
-            for a in range(q):
-                for b in range(q):
-                    if k == j and b < a:
-                        continue
-                    left, right = terms[a, pj : pj + m], terms[b, pk : pk + m]
+        first, count = start[j], start[j + 1] - start[j]
+        lower, diagonal = tiles[first], out[first]
+        _inverse_tile(lower, diagonal)
+        for d in range(1, count):
+            for r in range(TILE):
+                x3 = tiles[first + d, 3, r] / lower[3, 3]
+                x2 = (tiles[first + d, 2, r] - x3 * lower[2, 3]) / lower[2, 2]
+                x1 = (tiles[first + d, 1, r] - x2 * lower[1, 2] - x3 * lower[1, 3]) / lower[1, 1]
+                x0 = tiles[first + d, 0, r] - x1 * lower[0, 1] - x2 * lower[0, 2] - x3 * lower[0, 3]
+                right[d, 0, r], right[d, 1, r], right[d, 2, r], right[d, 3, r] = x0 / lower[0, 0], x1, x2, x3
+        for d in range(1, count):
+            own = out[first + d]
+            for e in range(1, count):
+                for c in range(TILE):
+                    for r in range(TILE):
+                        total = 0.0
+                        for k in range(TILE):
+                            # of the symmetric inverse only the lower half is kept
+                            other = out[start[j + e] + d - e, k, r] if d >= e else out[start[j + d] + e - d, r, k]
+                            total += other * right[e, c, k]
+                        own[c, r] -= total
+        for d in range(1, count):
+            for c in range(TILE):
+                for r in range(TILE):
                     total = 0.0
-                    for i in range(m):
-                        total += left[i] * right[i]
-                    band[j * q + a, (k - j) * q + b - a] = total
+                    for k in range(TILE):
+                        total += right[d, r, k] * out[first + d, c, k]
+                    diagonal[c, r] -= total
 
 
 @njit(**FAST)
-def _project_columns(terms, offset, lo, vector, first, last, out):
-    q = terms.shape[0]
-    for j in range(first, last):
-        n = offset[j + 1] - offset[j]
-        rest = vector[lo[j] : lo[j] + n]
-        for a in range(q):
-            column = terms[a, offset[j] : offset[j + 1]]
-            total = 0.0
-            for i in range(n):
-                total += column[i] * rest[i]
-            out[j * q + a] = total
-
-
-def project(terms, offset, lo, vector):
-    """J' vector for the flat columns of `assemble`, shape (n_lines * q,); vector has shape (n_pix,)."""
-    out = np.empty(terms.shape[0] * len(lo))
-    chunked(lambda a, b: _project_columns(terms, offset, lo, vector, a, b, out), np.diff(offset))
-    return out
-
-
-@njit(**FAST)
-def _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, border):
-    q, m = terms.shape[0], dense.shape[0]
-    for j in range(first, last):
-        for a in range(q):
-            column = terms[a, offset[j] + near_lo[j] - lo[j] : offset[j] + near_hi[j] - lo[j]]
-            for g in range(m):
-                other = dense[g, near_lo[j] : near_hi[j]]
-                total = 0.0
-                for i in range(column.size):
-                    total += column[i] * other[i]
-                border[j * q + a, g] = total
-
-
-def near_windows(lo, hi, first_near, last_near):
-    """Windows lo..hi cut to first_near..last_near, never turned inside out."""
-    near_lo = np.clip(first_near, lo, hi)
-    return near_lo, np.clip(last_near, near_lo, hi)
-
-
-def assemble(terms, offset, lo, hi, dense, near=None):
-    """Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
-
-    Where the columns of a few broad lines would couple everything with everything, `near` limits the couplings, those
-    with the border included: the matrix is then J_near' J_near plus, for each line alone, the far part of its block.
-    It stays positive semi-definite.
-
-    Parameters
-    ----------
-    terms : ndarray, shape (q, n_pairs)
-        Columns of the Jacobian: line j owns terms[:, offset[j]:offset[j + 1]] on its pixels lo[j]:hi[j].
-    offset, lo, hi : ndarray of int
-    dense : ndarray, shape (m, n_pix)
-        Columns of the global parameters.
-    near : pair of ndarray of int, optional
-        Parts of the windows in which lines couple to each other, see `near_windows`; default all of them.
-
-    Returns
-    -------
-    BorderedBanded
-    """
-    q, n = terms.shape[0], len(lo)
-    near_lo, near_hi = (lo, hi) if near is None else near
-    neighbours = bandwidth(near_lo, near_hi)
-    band, border = np.zeros((n * q, (neighbours + 1) * q)), np.empty((n * q, dense.shape[0]))
-
-    def work(first, last):
-        _gram_columns(terms, offset, lo, hi, near_lo, near_hi, neighbours, first, last, band)
-        _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, border)
-
-    if n and q:
-        chunked(work, hi - lo)
-    # einsum, not BLAS, whose idle threads would go on spinning beside the compiled kernels
-    return BorderedBanded(band, border, np.einsum("ap,bp->ab", dense, dense))
+def subtract_products(tiles, start, left, right):
+    """Subtract left right' from the tiles; their rows (n, m) fill the tiles."""
+    for j in range(start.size - 1):
+        for d in range(start[j + 1] - start[j]):
+            for c in range(TILE):
+                for r in range(TILE):
+                    total = 0.0
+                    for k in range(left.shape[1]):
+                        total += left[TILE * (j + d) + r, k] * right[TILE * j + c, k]
+                    tiles[start[j] + d, c, r] -= total

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.special import erfcx
 
 from ..functional import compiled, multilevel
-from ..functional.compiled import FAST, MAX_DEPTH
 from ..functional.continuum import continuum_basis
-from .banded import assemble, near_windows, project
+from .assembly import assemble, near_windows, project
 
 __all__ = [
     "STRENGTH",
@@ -33,6 +31,8 @@ MAX_CENTER_STEP = 0.5
 DERIVATIVE_TOLERANCE = 1e-3
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
+# Share of the lines up to which it pays to take their old optical depth away and to add the new one.
+FEW = 0.3
 # Width of the round bottom of an L1 penalty.
 ROUNDING = 1e-3
 
@@ -146,17 +146,14 @@ class LineLayout:
 
     def project(self, sums):
         """Sums of `compiled.line_terms`, shape (4, n_lines), as derivatives with respect to theta (n_lines, q)."""
-        rows = sums[list(self.free)].T.copy()
-        if CENTER in self.free:
-            rows[:, self.free.index(CENTER)] *= self.start.width
-        return rows
+        return np.ascontiguousarray((sums[list(self.free)] * self.units()).T)
 
-    def columns(self, terms, offset):
-        """Rows of `compiled.line_terms` for the free parameters: derivatives with respect to theta."""
-        rows = terms if len(self.free) == len(terms) else terms[list(self.free)]
+    def units(self):
+        """What turns `compiled.line_terms` into derivatives with respect to theta, shape (q, n_lines)."""
+        units = np.ones((len(self.free), len(self.start)))
         if CENTER in self.free:
-            rows[self.free.index(CENTER)] *= np.repeat(self.start.width, np.diff(offset))
-        return rows
+            units[self.free.index(CENTER)] = self.start.width
+        return units
 
 
 @dataclass(frozen=True)
@@ -202,14 +199,26 @@ class AbsolutePenalty:
         return self.precision / self._length(theta)
 
 
-@njit(**FAST)
-def scale_columns(terms, offset, lo, factor):
-    """Multiply line j's columns, which start at pixel lo[j], by factor (n_pix,) in place."""
-    for j in range(lo.size):
-        for p in range(offset[j], offset[j + 1]):
-            f = factor[lo[j] + p - offset[j]]
-            for a in range(terms.shape[0]):
-                terms[a, p] *= f
+class RunningDepth:
+    """Optical depth of lines on one grid; of a few that have changed since the last call, only theirs is computed."""
+
+    def __init__(self, wave, tolerance):
+        self.wave, self.tolerance, self.lines, self.depth = wave, tolerance, None, None
+
+    def __call__(self, lines):
+        """Sum of the lines' optical depths, shape (n_pix,)."""
+        few = self.lines is not None and len(self.lines) == len(lines) and np.isfinite(self.depth).all()
+        if few:
+            changed = np.any([a != b for a, b in zip(self.lines, lines, strict=True)], axis=0)
+            few = np.count_nonzero(changed) <= FEW * len(lines)
+        if few:
+            new, old = (multilevel.optical_depth(self.wave, *some.take(changed), self.tolerance)
+                        for some in (lines, self.lines))  # fmt: skip
+            self.depth = self.depth + (new - old)
+        else:
+            self.depth = multilevel.optical_depth(self.wave, *lines, self.tolerance)
+        self.lines = lines
+        return self.depth
 
 
 class SampledLines:
@@ -245,7 +254,7 @@ class SampledLines:
         n_lines, q = layout.shape
         self.shape = (n_lines if q else 0, q, basis.shape[1])
         self.group, self.bounds = group_lines(layout.start.center[: self.shape[0]], wave)
-        self._last = None
+        self._last, self._depth, self._memory = None, RunningDepth(wave, tolerance), compiled.Memory()
 
     def start(self):
         """theta of the starting lines and coefficients."""
@@ -259,7 +268,7 @@ class SampledLines:
     def transmission(self, lines):
         """exp(-tau) or the product, shape (n_pix,)."""
         if self.form == "opacity":
-            return np.exp(-multilevel.optical_depth(self.wave, *lines, self.tolerance))
+            return np.exp(-self._depth(lines))
         return compiled.product_transmission(self.wave, *lines, self.tolerance)
 
     def evaluate(self, theta):
@@ -291,12 +300,10 @@ class SampledLines:
         reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
                            2 * lines.width)  # fmt: skip
         lo, hi = compiled.line_windows(self.wave, lines.center, reach)
-        offset, terms = compiled.line_terms(self.wave, *lines, lo, hi)
-        depth = terms[STRENGTH].copy() if self.form == "product" else None
-        columns = self.layout.columns(terms, offset)
-        if depth is not None:
-            columns /= 1.0 - np.minimum(depth, MAX_DEPTH)
-        scale_columns(columns, offset, lo, -transmission * continuum * self.weight)
+        offset, columns = compiled.line_terms(
+            self.wave, *lines, lo, hi, rows=self.layout.free, factor=-transmission * continuum * self.weight,
+            weight=self.layout.units(), product=np.full(len(lines), self.form == "product"), memory=self._memory,
+        )  # fmt: skip
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
         gradient = np.concatenate([project(columns, offset, lo, residual), np.einsum("mp,p->m", dense, residual)])
@@ -363,7 +370,7 @@ def with_penalty(gradient, matrix, penalty, local):
     if penalty is not None:
         n = local.size
         gradient[:n] += penalty.gradient(local).ravel()
-        matrix.band[:, 0] += penalty.curvature(local).ravel()
+        matrix.add_to_diagonal(penalty.curvature(local).ravel())
     return gradient, matrix
 
 
@@ -386,10 +393,10 @@ def line_covariance(inverse, layout, felt=True):
     out = np.zeros((n, 4, 4))
     if q == 0:
         return out
-    band = inverse.band.reshape(n, q, -1)
+    first = q * np.arange(n)
     for a, row in enumerate(layout.free):
         for b, column in enumerate(layout.free[a:], start=a):
-            out[:, row, column] = out[:, column, row] = band[:, a, b - a]
+            out[:, row, column] = out[:, column, row] = inverse.below(first + a, b - a)
         out[~np.broadcast_to(felt, n), row, row] = np.inf
     width = layout.start.width
     out[:, CENTER] *= width[:, None]
@@ -399,7 +406,7 @@ def line_covariance(inverse, layout, felt=True):
 
 def felt_lines(matrix, layout):
     """False for lines of which no datum knows, shape (n_lines,)."""
-    return matrix.band[:, 0].reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], dtype=bool)
+    return matrix.local_diagonal.reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], bool)
 
 
 def blended_lines(inverse, layout, threshold=0.7):
@@ -408,10 +415,10 @@ def blended_lines(inverse, layout, threshold=0.7):
     blended = np.zeros(n, dtype=bool)
     if STRENGTH not in layout.free or n == 0:
         return blended
-    band = inverse.band.reshape(n, q, -1)[:, layout.free.index(STRENGTH), ::q]
-    std = np.sqrt(np.maximum(band[:, 0], 0.0))
-    for d in range(1, min(band.shape[1], n)):
-        strong = np.abs(band[:-d, d]) > threshold * std[:-d] * std[d:]
+    column = q * np.arange(n) + layout.free.index(STRENGTH)
+    std = np.sqrt(np.maximum(inverse.below(column, 0), 0.0))
+    for d in range(1, min(n, inverse.reach // q + 1)):
+        strong = np.abs(inverse.below(column[:-d], d * q)) > threshold * std[:-d] * std[d:]
         blended[:-d] |= strong
         blended[d:] |= strong
     return blended

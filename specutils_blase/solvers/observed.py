@@ -22,8 +22,8 @@ from ..functional import (
     rotation_kernel,
     velocity_grid,
 )
-from ..functional.compiled import FAST, MAX_DEPTH
-from .banded import assemble
+from ..functional.compiled import FAST
+from .assembly import assemble
 from .lines import (
     CENTER,
     DERIVATIVE_TOLERANCE,
@@ -155,7 +155,7 @@ class ObservedLines:
         centers = layout.start.center * doppler
         self.group, self.bounds = group_lines(centers[:n_local], scene.edges.mean(axis=1))
         self._response = scene.response(start.log_scale)
-        self._last = None
+        self._last, self._memory, self._seen = None, compiled.Memory(), compiled.Memory()
 
     def start(self):
         """theta of the starting point."""
@@ -208,7 +208,7 @@ class ObservedLines:
         near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
         if self.penalty is not None:
-            matrix.band[:, 0] += self.penalty.curvature(self.split(theta)[0]).ravel()
+            matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
         return self.gradient(theta, dense), matrix
 
     def gradient(self, theta, dense=None):
@@ -244,25 +244,19 @@ class ObservedLines:
         scene, lines = self.scene, state.observed
         reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, DERIVATIVE_TOLERANCE)
         lo, hi = compiled.line_windows(scene.grid, lines.center, np.maximum(reach, 3.0 * lines.width))
-        offset, terms = compiled.line_terms(scene.grid, *lines, lo, hi)
-        columns = np.ascontiguousarray(terms[list(self.layout.free)])
-        for row, parameter in enumerate(self.layout.free):
-            if parameter == CENTER:
-                columns[row] *= np.repeat(self.layout.start.width * state.doppler, np.diff(offset))
-            if self.held[:, row].any():
-                columns[row] *= np.repeat(~self.held[:, row], np.diff(offset))
+        weight = self.layout.units() * state.scale * ~self.held.T
+        if CENTER in self.layout.free:
+            weight[self.layout.free.index(CENTER)] *= state.doppler
         product = np.array([form == "product" for form in scene.form])[scene.species + 1]
-        if product.any():
-            inside = np.repeat(product, np.diff(offset))
-            columns[:, inside] /= 1.0 - np.minimum(terms[0, inside], MAX_DEPTH)
-        columns *= np.repeat(state.scale, np.diff(offset))
+        offset, columns = compiled.line_terms(scene.grid, *lines, lo, hi, rows=self.layout.free, weight=weight,
+                                              product=product, memory=self._memory)  # fmt: skip
         is_star = scene.species == STAR
         half = np.where(is_star, len(state.kernel) // 2, 0)
         response = self._response
         p_lo = np.searchsorted(response.stop, lo - half, side="right")
         p_hi = np.maximum(np.searchsorted(response.start, hi + half), p_lo)
         p_offset = np.concatenate([[0], np.cumsum(p_hi - p_lo)])
-        out = np.empty((len(columns), p_offset[-1]))
+        out = self._seen.array(len(columns), int(p_offset[-1]))
         level = state.continuum * scene.weight
 
         def work(first, last):

@@ -47,7 +47,7 @@ def posterior_mean(problem, theta):
     white = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(theta), PAIRS))
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
-    longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().band[:, 0], 0.0))
+    longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().local_diagonal, 0.0))
     mean = theta
     for _ in range(STEPS):
         average = np.zeros(len(theta))

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numba import njit
 from scipy.sparse import coo_array, csr_array
 
 from ..functional import pixel_overlap, pixel_response
+from ..functional.compiled import FAST
 
 __all__ = ["Response", "build_response", "banded_response"]
 
@@ -50,14 +52,33 @@ class Response:
         return self.start + np.diff(self.pointer)
 
     def __matmul__(self, flux):
-        index = np.repeat(self.start - self.pointer[:-1], np.diff(self.pointer)) + np.arange(self.values.size)
-        return np.add.reduceat(self.values * flux[index], self.pointer[:-1])
+        out = np.empty(len(self.start))
+        _multiply(self.start, self.pointer, self.values, flux, out)
+        return out
 
     def adjoint(self, pixels, n_grid):
         """The transposed matrix times `pixels` (n_pix,), shape (n_grid,)."""
-        repeats = np.diff(self.pointer)
-        index = np.repeat(self.start - self.pointer[:-1], repeats) + np.arange(self.values.size)
-        return np.bincount(index, self.values * np.repeat(pixels, repeats), minlength=n_grid)
+        out = np.zeros(n_grid)
+        _multiply_adjoint(self.start, self.pointer, self.values, pixels, out)
+        return out
+
+
+@njit(**FAST)
+def _multiply(start, pointer, values, flux, out):
+    for p in range(start.size):
+        own, total = values[pointer[p] : pointer[p + 1]], 0.0
+        seen = flux[start[p] : start[p] + own.size]
+        for i in range(own.size):
+            total += own[i] * seen[i]
+        out[p] = total
+
+
+@njit(**FAST)
+def _multiply_adjoint(start, pointer, values, pixels, out):
+    for p in range(start.size):
+        own = values[pointer[p] : pointer[p + 1]]
+        for i in range(own.size):
+            out[start[p] + i] += own[i] * pixels[p]
 
 
 def build_response(grid, edges, sigma):

@@ -1,0 +1,153 @@
+"""The normal equations of flat columns: Gauss-Newton matrix and gradient without a Jacobian.
+
+The columns of the Jacobian that belong to a line are known on the line's own pixels; what the whole spectrum feels has
+dense columns.
+"""
+
+import numpy as np
+from numba import njit
+
+from ..functional.compiled import FAST, chunked
+from .banded import TILE, BorderedBanded
+
+__all__ = ["assemble", "project", "near_windows"]
+
+
+def last_coupled(lo, hi):
+    """The last line that every line's windows lo..hi couple with, directly or between its neighbours, shape (n,).
+
+    Lines are sorted by centre, windows are not.
+    """
+    first = np.minimum.accumulate(lo[::-1])[::-1]  # of all lines from here on
+    last = np.maximum(np.searchsorted(first, hi, side="left") - 1, np.arange(len(lo)))
+    return np.maximum.accumulate(last)
+
+
+@njit(**FAST)
+def _four_products(a, b, c, d):
+    """Sums of a c, a d, b c, b d."""
+    ac, ad, bc, bd = 0.0, 0.0, 0.0, 0.0
+    for i in range(a.size):
+        ac += a[i] * c[i]
+        ad += a[i] * d[i]
+        bc += b[i] * c[i]
+        bd += b[i] * d[i]
+    return ac, ad, bc, bd
+
+
+@njit(**FAST)
+def _products(rows):
+    """rows rows': not by BLAS, whose idle threads would go on spinning beside the compiled kernels."""
+    m = rows.shape[0]
+    out = np.empty((m + 1, m + 1))
+    for a in range(0, m, 2):
+        for b in range(0, a + 1, 2):
+            a1, b1 = min(a + 1, m - 1), min(b + 1, m - 1)
+            out[a, b], out[a, b + 1], out[a + 1, b], out[a + 1, b + 1] = _four_products(
+                rows[a], rows[a1], rows[b], rows[b1])
+    for a in range(m):
+        for b in range(a):
+            out[b, a] = out[a, b]
+    return out[:m, :m].copy()
+
+
+@njit(**FAST)
+def _gram_columns(terms, offset, lo, hi, near_lo, near_hi, last_near, first, last, start, tiles):
+    q = terms.shape[0]
+    block = np.empty((q + 1, q + 1))
+    for j in range(first, last):
+        for k in range(j, last_near[j] + 1):
+            begin, stop = max(near_lo[j], near_lo[k]), min(near_hi[j], near_hi[k])
+            if k == j:
+                begin, stop = lo[j], hi[j]
+            if begin >= stop:
+                continue
+            pj, pk, m = offset[j] + begin - lo[j], offset[k] + begin - lo[k], stop - begin
+            for a in range(0, q, 2):
+                for b in range(0, q, 2):  # two parameters at a time; an odd one goes with itself
+                    a1, b1 = min(a + 1, q - 1), min(b + 1, q - 1)
+                    block[a, b], block[a, b + 1], block[a + 1, b], block[a + 1, b + 1] = _four_products(
+                        terms[a, pj : pj + m], terms[a1, pj : pj + m], terms[b, pk : pk + m], terms[b1, pk : pk + m])
+            for a in range(q):
+                column = j * q + a
+                for b in range(a if k == j else 0, q):
+                    row = k * q + b
+                    tile = start[column // TILE] + row // TILE - column // TILE
+                    tiles[tile, column % TILE, row % TILE] = block[a, b]
+
+
+@njit(**FAST)
+def _project_columns(terms, offset, lo, vector, first, last, out):
+    q = terms.shape[0]
+    for j in range(first, last):
+        n = offset[j + 1] - offset[j]
+        rest = vector[lo[j] : lo[j] + n]
+        for a in range(q):
+            column = terms[a, offset[j] : offset[j + 1]]
+            total = 0.0
+            for i in range(n):
+                total += column[i] * rest[i]
+            out[j * q + a] = total
+
+
+def project(terms, offset, lo, vector):
+    """J' vector for the flat columns of `assemble`, shape (n_lines * q,); vector has shape (n_pix,)."""
+    out = np.empty(terms.shape[0] * len(lo))
+    chunked(lambda a, b: _project_columns(terms, offset, lo, vector, a, b, out), np.diff(offset))
+    return out
+
+
+@njit(**FAST)
+def _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, border):
+    q, m = terms.shape[0], dense.shape[0]
+    for j in range(first, last):
+        start, stop = offset[j] + near_lo[j] - lo[j], offset[j] + near_hi[j] - lo[j]
+        for a in range(0, q, 2):
+            a1 = min(a + 1, q - 1)
+            for g in range(0, m, 2):
+                g1 = min(g + 1, m - 1)
+                border[j * q + a, g], border[j * q + a, g1], border[j * q + a1, g], border[j * q + a1, g1] = (
+                    _four_products(terms[a, start:stop], terms[a1, start:stop],
+                                   dense[g, near_lo[j] : near_hi[j]], dense[g1, near_lo[j] : near_hi[j]]))
+
+
+def near_windows(lo, hi, first_near, last_near):
+    """Windows lo..hi cut to first_near..last_near, never turned inside out."""
+    near_lo = np.clip(first_near, lo, hi)
+    return near_lo, np.clip(last_near, near_lo, hi)
+
+
+def assemble(terms, offset, lo, hi, dense, near=None):
+    """Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
+
+    Where the columns of a few broad lines would couple everything with everything, `near` limits the couplings, those
+    with the border included: the matrix is then J_near' J_near plus, for each line alone, the far part of its block.
+    It stays positive semi-definite.
+
+    Parameters
+    ----------
+    terms : ndarray, shape (q, n_pairs)
+        Columns of the Jacobian: line j owns terms[:, offset[j]:offset[j + 1]] on its pixels lo[j]:hi[j].
+    offset, lo, hi : ndarray of int
+    dense : ndarray, shape (m, n_pix)
+        Columns of the global parameters.
+    near : pair of ndarray of int, optional
+        Parts of the windows in which lines couple to each other, see `near_windows`; default all of them.
+
+    Returns
+    -------
+    BorderedBanded
+    """
+    q, n = terms.shape[0], len(lo)
+    near_lo, near_hi = (lo, hi) if near is None else near
+    last_near = last_coupled(near_lo, near_hi)
+    end = np.repeat((last_near + 1) * q, q)
+    matrix = BorderedBanded.empty(end, np.empty((n * q, dense.shape[0])), _products(dense))
+
+    def work(first, last):
+        _gram_columns(terms, offset, lo, hi, near_lo, near_hi, last_near, first, last, matrix.start, matrix.tiles)
+        _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, matrix.border)
+
+    if n and q:
+        chunked(work, hi - lo)
+    return matrix
