@@ -311,6 +311,16 @@ def chunked(work, sizes):
     return list(_pool().map(work, edges[:-1], edges[1:]))
 
 
+def shared(size, work):
+    """Call work(first, last) on equal parts of range(size), in threads."""
+    threads = n_threads() if size >= SERIAL else 1
+    edges = [size * k // threads for k in range(threads + 1)]
+    if threads == 1:
+        work(0, size)
+    else:
+        list(_pool().map(work, edges[:-1], edges[1:]))
+
+
 def optical_depth(wave, center, strength, sigma, gamma, tolerance):
     """Sum of the lines' optical depths, shape (n_pix,); each line as far as |tau_j| >= tolerance.
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .compiled import FAST, PAD, _first_above, _value_line, chunked, half_width
+from .compiled import FAST, PAD, _first_above, _value_line, chunked, half_width, shared
 
 __all__ = ["optical_depth"]
 
@@ -163,10 +163,11 @@ def _add_lines(wave, center, strength, sigma, gamma, reach, start, step, size, o
 
 
 @njit(**FAST)
-def _add_interpolated(points, coarse, start, step, out):
-    """out += coarse, which has spacing `step` from `start`, at the points: Lagrange's formula for six samples."""
-    for i in range(points.size):
-        t = (points[i] - start) / step
+def _add_interpolated(points, coarse, start, step, first, last, out):
+    """out += coarse, which has spacing `step` from `start`, at points first..last: Lagrange's formula, six samples."""
+    inverse = 1.0 / step
+    for i in range(first, last):
+        t = (points[i] - start) * inverse
         k = int(t)
         t -= k
         a, b, c, d, e = t + 2.0, t + 1.0, t - 1.0, t - 2.0, t - 3.0
@@ -213,5 +214,6 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
         if level:
             points = start[level - 1] + step[level - 1] * np.arange(size[level - 1])
             own = out[offset[level - 1] : offset[level]]
-        _add_interpolated(points, out[offset[level] : offset[level + 1]], start[level], step[level], own)
+        coarse = out[offset[level] : offset[level + 1]]
+        shared(points.size, lambda a, b: _add_interpolated(points, coarse, start[level], step[level], a, b, own))  # noqa: B023
     return out[: wave.size]

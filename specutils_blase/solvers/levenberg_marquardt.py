@@ -15,6 +15,9 @@ STALLED = "stalled"
 INSENSITIVE = 1e-2
 # Neighbours move each other: a group whose cost rises by less than this share has not been harmed.
 TOLERATED = 1e-2
+# Marquardt factors rise by RISE where a step has hurt, and FALL again, but not in the next PATIENCE iterations: a group
+# that is let loose at once overshoots again.
+RISE, FALL, PATIENCE = 4.0, 0.25, 5
 # Least curvature of any parameter, as a share of the largest in the problem.
 UNFELT = 1e-16
 # Curvature, in units of its own, that keeps a parameter at its limit.
@@ -58,7 +61,7 @@ def levenberg_marquardt(problem, theta, *, max_iterations=50, rtol=1e-4, atol=0.
     """Minimise a `Problem`.
 
     Every group of lines has a Marquardt factor of its own, and where a step makes the fit of a group worse the step
-    of that group is taken back: one difficult blend does not slow down ten thousand easy lines.
+    of that group is shortened: one difficult blend does not slow down ten thousand easy lines.
 
     Parameters
     ----------
@@ -105,6 +108,7 @@ class _Damping:
         self.n_lines, self.q, self.n_global = problem.shape
         self.group, self.ridge = problem.group, ridge
         self.local, self.glob = np.full(n_groups, 1e-2), 1e-4
+        self.wait = np.zeros(n_groups, dtype=int)
 
     def __call__(self, diagonal):
         n_local = self.n_lines * self.q
@@ -115,15 +119,32 @@ class _Damping:
         floor = max(self.ridge, UNFELT * float(diagonal.max(initial=0.0)))
         return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob]) + floor
 
+    def spread(self, share):
+        """A number per group as one per parameter, 1 for the global ones."""
+        return np.concatenate([np.repeat(share[self.group], self.q), np.ones(self.n_global)])
+
     def update(self, bad):
         """More damping for the groups in `bad`, less for the others."""
-        self.local = np.clip(np.where(bad, 6.0 * np.maximum(self.local, 1e-3), self.local / 4.0), 1e-9, 1e4)
+        self.wait = np.where(bad, PATIENCE, np.maximum(self.wait - 1, 0))
+        change = np.where(self.wait > 0, 1.0, FALL)
+        self.local = np.clip(np.where(bad, RISE * np.maximum(self.local, 1e-3), change * self.local), 1e-9, 1e4)
 
     def after_failure(self, bad, attempt):
         """More damping where a step hurt, and in ever wider surroundings: the cause may be a broad line next door."""
         bad = binary_dilation(bad, iterations=2**attempt) if bad.any() else np.ones_like(bad)
         self.local = np.where(bad, np.clip(8.0 * self.local, 1e-3, 1e9), self.local)
         self.glob = min(8.0 * max(self.glob, 1e-4), 1e9)
+
+
+def _share(damping, step, gradient, rise):
+    """Share of its own step at which the cost of every group is least, by the parabola through its slope and its rise.
+
+    Between nothing and a half where the cost rises.
+    """
+    n_local = damping.n_lines * damping.q
+    gain = (gradient[:n_local] * step[:n_local]).reshape(damping.n_lines, damping.q).sum(axis=1)
+    slope = np.minimum(np.bincount(damping.group, gain, minlength=len(rise)), 0.0)
+    return np.clip(slope / np.minimum(2.0 * (slope - rise), -np.finfo(float).tiny), 0.0, 0.5)
 
 
 def _consistent_move(problem, theta, step, gradient, matrix, damping):
@@ -157,11 +178,9 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
         new = problem.cost(trial)
         bad = new > costs * (1.0 + TOLERATED)
         if bad.any() and not bad.all():
-            # take the step back where it hurt, and see which of the two is better
-            n_local = damping.n_lines * damping.q
-            keep = np.ones(len(theta), dtype=bool)
-            keep[:n_local] = np.repeat(~bad[damping.group], damping.q)
-            partial = np.where(keep, trial, theta)
+            # shorten the step where it hurt, and see which of the two is better
+            share = np.where(bad, _share(damping, trial - theta, gradient, new - costs), 1.0)
+            partial = theta + damping.spread(share) * (trial - theta)
             partial_new = problem.cost(partial)
             if partial_new.sum() < new.sum():
                 trial, new = partial, partial_new

@@ -200,23 +200,27 @@ class AbsolutePenalty:
 
 
 class RunningDepth:
-    """Optical depth of lines on one grid; of a few that have changed since the last call, only theirs is computed."""
+    """Optical depth of lines; of a few that have changed since the last call, only theirs is computed.
 
-    def __init__(self, wave, tolerance):
-        self.wave, self.tolerance, self.lines, self.depth = wave, tolerance, None, None
+    Parameters
+    ----------
+    compute : callable
+        The optical depth (n_pix,) of `Lines`, a sum over the lines.
+    """
+
+    def __init__(self, compute):
+        self.compute, self.lines, self.depth = compute, None, None
 
     def __call__(self, lines):
-        """Sum of the lines' optical depths, shape (n_pix,)."""
+        """The optical depth, shape (n_pix,)."""
         few = self.lines is not None and len(self.lines) == len(lines) and np.isfinite(self.depth).all()
         if few:
             changed = np.any([a != b for a, b in zip(self.lines, lines, strict=True)], axis=0)
             few = np.count_nonzero(changed) <= FEW * len(lines)
         if few:
-            new, old = (multilevel.optical_depth(self.wave, *some.take(changed), self.tolerance)
-                        for some in (lines, self.lines))  # fmt: skip
-            self.depth = self.depth + (new - old)
+            self.depth = self.depth + (self.compute(lines.take(changed)) - self.compute(self.lines.take(changed)))
         else:
-            self.depth = multilevel.optical_depth(self.wave, *lines, self.tolerance)
+            self.depth = self.compute(lines)
         self.lines = lines
         return self.depth
 
@@ -254,7 +258,8 @@ class SampledLines:
         n_lines, q = layout.shape
         self.shape = (n_lines if q else 0, q, basis.shape[1])
         self.group, self.bounds = group_lines(layout.start.center[: self.shape[0]], wave)
-        self._last, self._depth, self._memory = None, RunningDepth(wave, tolerance), compiled.Memory()
+        self._depth = RunningDepth(lambda lines: multilevel.optical_depth(wave, *lines, tolerance))
+        self._last, self._memory = None, compiled.Memory()
 
     def start(self):
         """theta of the starting lines and coefficients."""

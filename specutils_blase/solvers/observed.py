@@ -29,6 +29,7 @@ from .lines import (
     DERIVATIVE_TOLERANCE,
     LineLayout,
     Lines,
+    RunningDepth,
     assemble_globals,
     group_costs,
     group_lines,
@@ -155,6 +156,8 @@ class ObservedLines:
         centers = layout.start.center * doppler
         self.group, self.bounds = group_lines(centers[:n_local], scene.edges.mean(axis=1))
         self._response = scene.response(start.log_scale)
+        self._depths = [RunningDepth(lambda lines, form=form: line_depth(scene.grid, lines, form))
+                        for form in scene.form]  # fmt: skip
         self._last, self._memory, self._seen = None, compiled.Memory(), compiled.Memory()
 
     def start(self):
@@ -351,8 +354,8 @@ class _State:
         scale = np.concatenate([[1.0], np.exp(glob.column)])[scene.species + 1]
         observed = Lines(*(a * doppler for a in lines))
         factors = [1.0, *np.exp(glob.column)]
-        depths = [factors[k + 1] * line_depth(scene.grid, observed.take(scene.species == k), scene.form[k + 1])
-                  for k in range(STAR, scene.n_species)]  # fmt: skip
+        depths = [factors[k + 1] * depth(observed.take(scene.species == k))
+                  for k, depth in zip(range(STAR, scene.n_species), problem._depths, strict=True)]  # fmt: skip
         star = np.exp(-depths[0])
         kernel = np.ones(1)
         if scene.has_star:

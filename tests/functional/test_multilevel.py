@@ -112,7 +112,7 @@ def test_interpolation_is_exact_for_fifth_degrees(offset):
     polynomial = np.polynomial.Polynomial([0.3, -1.0, 0.5, 0.2, -0.1, 0.03])
     start, step = 2.0, 0.5
     points, out = np.array([start + (3 + offset) * step]), np.zeros(1)
-    multilevel._add_interpolated(points, polynomial(start + step * np.arange(9)), start, step, out)
+    multilevel._add_interpolated(points, polynomial(start + step * np.arange(9)), start, step, 0, 1, out)
     assert out[0] == pytest.approx(polynomial(points[0]), rel=1e-12)
 
 
