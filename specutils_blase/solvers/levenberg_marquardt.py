@@ -139,12 +139,12 @@ class _Damping:
 def _share(damping, step, gradient, rise):
     """Share of its own step at which the cost of every group is least, by the parabola through its slope and its rise.
 
-    Between nothing and a half where the cost rises.
+    Between nothing and a half where the cost rises, all of it elsewhere.
     """
     n_local = damping.n_lines * damping.q
     gain = (gradient[:n_local] * step[:n_local]).reshape(damping.n_lines, damping.q).sum(axis=1)
     slope = np.minimum(np.bincount(damping.group, gain, minlength=len(rise)), 0.0)
-    return np.clip(slope / np.minimum(2.0 * (slope - rise), -np.finfo(float).tiny), 0.0, 0.5)
+    return np.where(rise > 0, slope / (2.0 * (slope - np.where(rise > 0, rise, 1.0))), 1.0)
 
 
 def _consistent_move(problem, theta, step, gradient, matrix, damping):
@@ -180,7 +180,7 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
         if bad.any() and not bad.all():
             # shorten the step where it hurt, and see which of the two is better
             share = np.where(bad, _share(damping, trial - theta, gradient, new - costs), 1.0)
-            partial = theta + damping.spread(share) * (trial - theta)
+            partial = problem.move(theta, damping.spread(share) * (trial - theta))
             partial_new = problem.cost(partial)
             if partial_new.sum() < new.sum():
                 trial, new = partial, partial_new
