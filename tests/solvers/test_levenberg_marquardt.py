@@ -1,12 +1,14 @@
 """The solver and its sampled problem against finite differences and scipy.optimize."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
 from scipy.special import voigt_profile
 
 from specutils_blase.solvers.banded import BorderedBanded
-from specutils_blase.solvers.levenberg_marquardt import CONVERGED, NOT_CONVERGED, STALLED, levenberg_marquardt
+from specutils_blase.solvers.levenberg_marquardt import CONVERGED, NOT_CONVERGED, STALLED, _share, levenberg_marquardt
 from specutils_blase.solvers.lines import (
     CENTER,
     GAMMA,
@@ -16,6 +18,7 @@ from specutils_blase.solvers.lines import (
     LineLayout,
     Lines,
     QuadraticPenalty,
+    RunningDepth,
     SampledLines,
     blended_lines,
     definite_factor,
@@ -338,3 +341,60 @@ class TestStatus:
         assert blended_lines(inverse, problem.layout).tolist() == [True, True, False]
         full = np.linalg.inv(problem.linearize(problem.start())[1].dense())
         assert -full[0, 1] / np.sqrt(full[0, 0] * full[1, 1]) > 0.7
+
+
+class TestRunningDepth:
+    """Against the sum over all lines; `calls` tells how many were computed."""
+
+    WAVE = np.linspace(5000.0, 5010.0, 500)
+
+    def running(self):
+        calls = []
+
+        def compute(lines):
+            calls.append(len(lines))
+            return self.plain(lines)
+
+        return RunningDepth(compute), calls
+
+    def plain(self, lines):
+        return (lines.strength * voigt_profile(self.WAVE[:, None] - lines.center, lines.sigma, lines.gamma)).sum(axis=1)
+
+    def lines(self, n=20):
+        rng = np.random.default_rng(3)
+        return Lines(np.sort(rng.uniform(5000, 5010, n)), rng.uniform(-0.1, 0.2, n), rng.uniform(0.03, 0.1, n),
+                     rng.uniform(0.01, 0.1, n))  # fmt: skip
+
+    @pytest.mark.parametrize("row", range(4))
+    def test_few_changes_cost_few_lines(self, row):
+        running, calls = self.running()
+        lines = self.lines()
+        running(lines)
+        changed = Lines(*(np.where(np.isin(np.arange(20), [3, 11]) & (k == row), 1.01 * a, a)
+                          for k, a in enumerate(lines)))  # fmt: skip
+        np.testing.assert_allclose(running(changed), self.plain(changed), rtol=0, atol=1e-13)
+        assert calls == [20, 2, 2]
+        np.testing.assert_allclose(running(lines), self.plain(lines), rtol=0, atol=1e-13)
+
+    def test_many_changes_and_other_lines_cost_all(self):
+        running, calls = self.running()
+        lines = self.lines()
+        running(lines)
+        for other in (Lines(*(1.0001 * a for a in lines)), lines.take(np.arange(5))):
+            np.testing.assert_array_equal(running(other), self.plain(other))
+        assert calls == [20, 20, 5]
+
+    def test_nan_does_not_stay(self):
+        running, _ = self.running()
+        lines = self.lines()
+        spoiled = Lines(lines.center, np.where(np.arange(20) == 4, np.nan, lines.strength), lines.sigma, lines.gamma)
+        running(lines)
+        assert np.isnan(running(spoiled)).all()
+        np.testing.assert_array_equal(running(lines), self.plain(lines))
+
+
+def test_a_harmful_step_is_shortened_to_the_lowest_point_of_its_parabola():
+    # two groups of one parameter: cost 1 - 2 t + 3 t^2 along the step of the first, falling along that of the second
+    damping = SimpleNamespace(n_lines=2, q=1, group=np.array([0, 1]))
+    share = _share(damping, np.array([2.0, 1.0, 0.5]), np.array([-1.0, -3.0, 7.0]), np.array([1.0, -2.0]))
+    np.testing.assert_allclose(share, [1.0 / 3.0, 1.0])
