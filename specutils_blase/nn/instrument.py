@@ -77,21 +77,27 @@ class Instrument(nn.Module):
             return None
         return self.centers / (FWHM_PER_SIGMA * self.resolving_power * torch.exp(self.log_scale))
 
-    def response(self) -> tuple[Tensor, Tensor, Tensor]:
+    def response(self, pixels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """
         Sparse matrix from the grid to the pixels.
+
+        Parameters
+        ----------
+        pixels : Tensor of int64, shape (n_chosen,), optional
+            Indices of the pixels that become the rows, in any order; None: all.
 
         Returns
         -------
         rows, cols, values : Tensor, shape (n_weights,)
             See :func:`specutils_blase.functional.pixel_response`.
         """
+        chosen = slice(None) if pixels is None else pixels
         sigma = self.sigma
         if sigma is None:
-            return functional.pixel_overlap(self.wave, self.edges)
-        return functional.pixel_response(self.wave, self.edges, sigma)
+            return functional.pixel_overlap(self.wave, self.edges[chosen])
+        return functional.pixel_response(self.wave, self.edges[chosen], sigma[chosen])
 
-    def forward(self, flux: Tensor) -> Tensor:
+    def forward(self, flux: Tensor, pixels: Tensor | None = None) -> Tensor:
         """
         Observe spectra.
 
@@ -99,13 +105,16 @@ class Instrument(nn.Module):
         ----------
         flux : Tensor, shape (..., n_grid)
             Spectra on ``wave``.
+        pixels : Tensor of int64, shape (n_chosen,), optional
+            Indices of the pixels that are wanted, in any order; None: all. Only their rows of the response are built.
 
         Returns
         -------
-        Tensor, shape (..., n_pix)
+        Tensor, shape (..., n_pix) or (..., n_chosen)
             Mean flux of each pixel.
         """
-        return functional.apply(*self.response(), flux, n_pix=len(self.edges))
+        n_pix = len(self.edges) if pixels is None else len(pixels)
+        return functional.apply(*self.response(pixels), flux, n_pix=n_pix)
 
     def extra_repr(self) -> str:
         """Summary for ``repr``."""

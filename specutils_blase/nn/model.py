@@ -14,7 +14,7 @@ __all__ = ["ForwardModel"]
 
 class ForwardModel(nn.Module):
     """
-    The observed spectrum: velocity, rotation, telluric transmission, instrument, continuum, in physical order.
+    The observed spectrum: velocity, rotation, a stage of your own, tellurics, instrument, continuum, in physical order.
 
     Parameters
     ----------
@@ -33,6 +33,11 @@ class ForwardModel(nn.Module):
         Linear coefficient, fixed.
     continuum : sequence of float
         Starting values of the Legendre coefficients over the range of the pixels.
+    between : nn.Module or None
+        A stage of your own between the rotated star and all that follows it: ``forward(wave, flux) -> flux`` on
+        ``instrument.wave`` [Angstrom] in the frame of the observatory, shape (n_grid,), before the tellurics and the
+        line spread function. Veiling by a disc is one. What belongs to the frame of the star, or rotates with it,
+        belongs into ``star``.
 
     Attributes
     ----------
@@ -70,6 +75,7 @@ class ForwardModel(nn.Module):
         vsini: float | None = None,
         limb_darkening: float = 0.6,
         continuum: Sequence[float] = (1.0,),
+        between: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if vsini is not None and not 0.0 < vsini < math.inf:
@@ -77,6 +83,7 @@ class ForwardModel(nn.Module):
         tellurics = [telluric] if isinstance(telluric, nn.Module) else list(telluric or ())
         scalar = instrument.wave.new_tensor
         self.star = star
+        self.between = between
         self.instrument = instrument
         self.telluric = nn.ModuleList(tellurics)
         self.radial_velocity = nn.Parameter(scalar(float(radial_velocity)))
@@ -85,17 +92,26 @@ class ForwardModel(nn.Module):
         self.continuum = nn.Parameter(scalar([float(c) for c in continuum]))
         self.register_buffer("limb_darkening", scalar(float(limb_darkening)))
 
-    def forward(self) -> Tensor:
+    def forward(self, pixels: Tensor | None = None) -> Tensor:
         """
         Model of the observation.
 
+        Parameters
+        ----------
+        pixels : Tensor of int64, shape (n_chosen,), optional
+            Indices of the pixels that are wanted, in any order; None: all. Star and tellurics are evaluated on the
+            whole grid in any case, the instrument for these pixels alone.
+
         Returns
         -------
-        Tensor, shape (n_pix,)
+        Tensor, shape (n_pix,) or (n_chosen,)
             Mean flux of each pixel, in units of the continuum coefficients.
         """
-        flux = self.rotated_star() * self.transmission()
-        return self.instrument(flux) * self.continuum_level()
+        flux = self.rotated_star()
+        if self.between is not None:
+            flux = self.between(self.instrument.wave, flux)
+        level = self.continuum_level()
+        return self.instrument(flux * self.transmission(), pixels) * (level if pixels is None else level[pixels])
 
     def rotated_star(self) -> Tensor:
         """

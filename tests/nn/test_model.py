@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import voigt_profile
 
 from specutils_blase.functional import FWHM_PER_SIGMA, SPEED_OF_LIGHT, pixel_edges
@@ -164,7 +166,7 @@ def test_global_parameters_are_recovered_by_training(reference):
     free = [p for name, p in model.named_parameters() if not name.startswith(("star.", "telluric."))]
     flux, sigma = torch.as_tensor(reference), torch.full((len(EDGES),), 0.01, dtype=torch.float64)
     strength = model.star.log_strength.detach().clone()
-    losses = minimize(model, flux, sigma, steps=6, lr=1.0, optimizer=lbfgs, parameters=free)
+    losses = minimize(model, flux, sigma, steps=6, lr=1.0, optimizer=lbfgs, parameters=free).loss
     assert losses[-1] < 1e-4 < 10.0 < losses[0]
     assert model.radial_velocity.item() == pytest.approx(TRUTH["radial_velocity"], abs=0.02)
     assert model.log_vsini.exp().item() == pytest.approx(TRUTH["vsini"], rel=0.01)
@@ -183,7 +185,7 @@ def test_line_strengths_are_recovered_by_training():
     with torch.no_grad():
         model.star.log_strength += torch.tensor([0.3, -0.2, 0.1])
     sigma = torch.full_like(flux, 0.01)
-    losses = minimize(model, flux, sigma, steps=2, lr=1.0, optimizer=lbfgs, parameters=[model.star.log_strength])
+    losses = minimize(model, flux, sigma, steps=2, lr=1.0, optimizer=lbfgs, parameters=[model.star.log_strength]).loss
     assert losses[-1] < 1e-3 * losses[0]
     np.testing.assert_allclose(model.star.log_strength.detach().exp().numpy(), np.abs(STAR["strength"]), rtol=1e-3)
 
@@ -192,3 +194,92 @@ def test_line_strengths_are_recovered_by_training():
 def test_bad_vsini(vsini):
     with pytest.raises(ValueError, match="vsini must be positive"):
         ForwardModel(None, Instrument(EDGES), vsini=vsini)
+
+
+MODEL = make_model()
+WHOLE = MODEL().detach()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, len(EDGES) - 1), min_size=1, max_size=60))
+def test_some_pixels_are_those_of_the_whole(pixels):
+    pixels = torch.tensor(pixels)
+    torch.testing.assert_close(MODEL(pixels).detach(), WHOLE[pixels], rtol=1e-13, atol=0.0)
+
+
+@pytest.mark.parametrize("resolving_power", [None, 5e4])
+def test_gradient_of_some_pixels_is_that_of_the_whole(resolving_power):
+    instrument = Instrument(EDGES, resolving_power=resolving_power)
+    model = ForwardModel(LineForest(**STAR), instrument, vsini=5.0, continuum=CONTINUUM)
+    pixels, weights = torch.tensor([30, 4, 11]), torch.tensor([1.0, -2.0, 0.5])
+    some = torch.autograd.grad((weights * model(pixels)).sum(), list(model.parameters()))
+    whole = torch.autograd.grad((weights * model()[pixels]).sum(), list(model.parameters()))
+    for one, other in zip(some, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
+    assert set(instrument.response(pixels)[0].tolist()) == {0, 1, 2}
+
+
+class Veiling(torch.nn.Module):
+    def __init__(self, amount):
+        super().__init__()
+        self.log_amount = torch.nn.Parameter(torch.tensor(amount, dtype=torch.float64).log())
+
+    def forward(self, wave, flux):
+        veil = self.log_amount.exp() * wave / 8500.0
+        return (flux + veil) / (1.0 + veil)
+
+
+class Absorption(torch.nn.Module):
+    def __init__(self, lines):
+        super().__init__()
+        self.lines = lines
+
+    def forward(self, wave, flux):
+        return flux * torch.as_tensor(transmission(self.lines, wave.numpy()))
+
+
+def veiled(amount):
+    instrument = Instrument(EDGES, resolving_power=5e4)
+    return ForwardModel(LineForest(**STAR), instrument, radial_velocity=-9.3, vsini=6.0, between=Veiling(amount))
+
+
+def test_identity_between_star_and_instrument_changes_nothing():
+    class Identity(torch.nn.Module):
+        def forward(self, wave, flux):
+            return flux
+
+    model = make_model()
+    before = model()
+    model.between = Identity()
+    assert torch.equal(model(), before)
+
+
+def test_what_is_between_comes_before_the_line_spread_function():
+    # lines that belong to neither: the same as a telluric, which is multiplied at the same place
+    options = {"radial_velocity": -9.3, "vsini": 6.0}
+    instrument = Instrument(EDGES, resolving_power=5e4)
+    between = ForwardModel(LineForest(**STAR), instrument, between=Absorption(WATER), **options)
+    telluric = ForwardModel(LineForest(**STAR), instrument, telluric=LineForest(**WATER, tolerance=1e-9), **options)
+    np.testing.assert_allclose(between().detach().numpy(), telluric().detach().numpy(), atol=1e-7)
+
+
+def test_veiling_in_closed_form(reference):
+    # A veil that hardly changes within a line spread function can be added to the pixels just as well.
+    bare, veil = make_model(scales=(1e-9, 1e-9)), 0.4 * EDGES.mean(dim=1) / 8500.0
+    expected = (bare() / bare.continuum_level() + veil) / (1.0 + veil)
+    np.testing.assert_allclose(veiled(0.4)().detach().numpy(), expected.detach().numpy(), atol=1e-6)
+
+
+def test_gradient_flows_through_what_is_between():
+    model, step = veiled(0.4), 1e-5
+    slope = torch.autograd.grad(model()[11], model.between.log_amount)[0].item()
+    up, down = (veiled(0.4 * np.exp(h))()[11].item() for h in (step, -step))
+    assert slope == pytest.approx((up - down) / (2.0 * step), rel=1e-6)
+    assert abs(slope) > 1e-2
+
+
+def test_state_with_something_between():
+    model, other = veiled(0.4), veiled(2.0)
+    assert "between.log_amount" in model.state_dict()
+    other.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(other(), model())
