@@ -15,8 +15,11 @@ N_SIDE = 3
 # Gauss-Legendre nodes per grid interval: the integrands are trigonometric polynomials of degree 8 over at most a
 # quarter turn, which 12 nodes integrate to 1e-12.
 N_NODES = 12
-# From this kernel length on a Fourier transform is faster than the direct sum.
-FFT_SIZE = 96
+# Samples of one Fourier transform: a power of two that stays in the cache, and at least this many times the kernel, so
+# that little of it is overlap. For 338,651 samples one transform takes five times as long at a good length and more
+# than fifty times at an awkward one; direct sums take eight times as long for 13 weights, more for longer kernels.
+BLOCK_SIZE = 2048
+MIN_BLOCKS_PER_KERNEL = 4
 
 
 def kernel_half_size(vsini: float, step: float) -> int:
@@ -98,6 +101,10 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     """
     Convolve spectra on a velocity grid with a kernel; beyond the ends they continue with their end values.
 
+    The spectrum is cut into overlapping blocks that are convolved by Fourier transforms ("overlap-save"; Press et al.
+    2007, "Numerical Recipes", section 13.1.1): the cost is linear in ``n_grid`` and nearly independent of the kernel.
+    Rounding errors are some 1e-15 of the largest value in a block. Differentiable in both arguments.
+
     Parameters
     ----------
     flux : Tensor, shape (..., n_grid)
@@ -117,14 +124,14 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     """
     n_grid, n_kernel = flux.shape[-1], len(kernel)
     half_size = n_kernel // 2
-    rows = torch.nn.functional.pad(flux.reshape(-1, 1, n_grid), (half_size, half_size), mode="replicate")
-    if n_kernel < FFT_SIZE:
-        broadened = torch.nn.functional.conv1d(rows, kernel.to(flux.dtype)[None, None])
-    else:
-        n_padded = rows.shape[-1]
-        spectrum = torch.fft.rfft(rows) * torch.fft.rfft(kernel.to(flux.dtype), n=n_padded)
-        broadened = torch.fft.irfft(spectrum, n=n_padded)[..., 2 * half_size :]
-    return broadened.reshape(flux.shape)
+    size = max(BLOCK_SIZE, 2 ** math.ceil(math.log2(MIN_BLOCKS_PER_KERNEL * n_kernel)))
+    # The first n_kernel - 1 samples of a block see its other end through the periodic transform.
+    n_valid = size - n_kernel + 1
+    beyond = half_size + -n_grid % n_valid
+    padded = torch.nn.functional.pad(flux.reshape(-1, 1, n_grid), (half_size, beyond), mode="replicate")
+    blocks = torch.fft.rfft(padded.unfold(-1, size, n_valid)) * torch.fft.rfft(kernel.to(flux.dtype), n=size)
+    broadened = torch.fft.irfft(blocks, n=size)[..., n_kernel - 1 :]
+    return broadened.reshape(-1, n_grid + beyond - half_size)[:, :n_grid].reshape(flux.shape)
 
 
 def _profile_quadrature(

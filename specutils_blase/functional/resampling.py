@@ -34,7 +34,7 @@ def pixel_response(grid: Tensor, edges: Tensor, sigma: Tensor) -> tuple[Tensor, 
     grid : Tensor, shape (n_grid,)
         Increasing wavelengths, uniform in ln(wavelength) [Angstrom].
     edges : Tensor, shape (n_pix, 2)
-        Lower and upper edge of each pixel, inside the grid [Angstrom].
+        Lower and upper edge of each pixel, inside the grid [Angstrom]. Differentiable.
     sigma : Tensor, shape (n_pix,) or ()
         Standard deviation (not FWHM) of the line spread function at the pixel [Angstrom]. Differentiable.
 
@@ -53,32 +53,37 @@ def pixel_response(grid: Tensor, edges: Tensor, sigma: Tensor) -> tuple[Tensor, 
     >>> print(len(rows), f"{values.sum():.9f}")
     30 1.000000000
     """
-    _check_edges(grid, edges)
+    _check_edges(grid, edges.detach())
     log_step = _log_step(grid)
     sigma = sigma.expand(len(edges))
-    _check_sigma(edges, sigma.detach(), log_step)
+    _check_sigma(edges.detach(), sigma.detach(), log_step)
     reach = REACH * sigma.detach()
     first = torch.ceil(torch.log((edges[:, 0] - reach) / grid[0]) / log_step)
     last = torch.floor(torch.log((edges[:, 1] + reach) / grid[0]) / log_step)
     rows, index = _ranges(first.long(), last.long())
     # Grid points beyond the ends are virtual: they carry the flux of the end point.
     wave = grid[0] * torch.exp(index.to(grid.dtype) * log_step)
-    lower, upper = edges[rows].unbind(dim=1)
-    scale = 1.0 / (math.sqrt(2.0) * sigma[rows])
+    lower, upper = (edge.index_select(0, rows) for edge in edges.unbind(dim=1))
+    scale = (1.0 / (math.sqrt(2.0) * sigma)).index_select(0, rows)
     area = 0.5 * (torch.erf((upper - wave) * scale) - torch.erf((lower - wave) * scale))
     return rows, index.clamp(0, len(grid) - 1), area * wave * log_step / (upper - lower)
 
 
 def pixel_overlap(grid: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """
+    r"""
     Weights of every grid point in every pixel: exact mean over the pixel of the piecewise linear interpolant.
+
+    In the cell from grid point :math:`\lambda_i` to the next, of width h, of which [a, b] lies in the pixel, the
+    interpolant integrates to :math:`(b - a) [(1 - t) f_i + t f_{i+1}]` with
+    :math:`t = [(a - \lambda_i) + (b - \lambda_i)] / 2h`: differences of neighbouring wavelengths only, so that the
+    mean is exact to rounding. The matrix depends on the geometry alone: build it once for many spectra.
 
     Parameters
     ----------
     grid : Tensor, shape (n_grid,)
         Increasing wavelengths, any spacing [Angstrom].
     edges : Tensor, shape (n_pix, 2)
-        Lower and upper edge of each pixel, inside the grid [Angstrom].
+        Lower and upper edge of each pixel, inside the grid [Angstrom]. Differentiable.
 
     Returns
     -------
@@ -94,15 +99,22 @@ def pixel_overlap(grid: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     >>> cols, values
     (tensor([0, 1, 2]), tensor([0.0833, 0.5833, 0.3333], dtype=torch.float64))
     """
-    _check_edges(grid, edges)
-    grid = grid.contiguous()
-    first = torch.searchsorted(grid, edges[:, 0].contiguous(), right=True) - 1
-    last = torch.searchsorted(grid, edges[:, 1].contiguous())
+    _check_edges(grid, edges.detach())
+    lower, upper = edges.T.contiguous()
+    points = grid.detach().contiguous()
+    first = torch.searchsorted(points, lower.detach(), right=True) - 1
+    last = torch.searchsorted(points, upper.detach())
     rows, cols = _ranges(first, last)
-    # The hat function of a grid point rises over the cell on its left and falls over the cell on its right.
-    rising = _cell_share(grid, edges[rows], cols - 1, cols)
-    falling = _cell_share(grid, edges[rows], cols + 1, cols)
-    return rows, cols, (rising + falling) / (edges[rows, 1] - edges[rows, 0])
+    # Every weight first takes the cell on the right of its grid point; the last one of a pixel finds none there.
+    start = grid.index_select(0, cols)
+    length = torch.nn.functional.pad(grid.diff(), (0, 1), value=1.0).index_select(0, cols)
+    # Both ends of the part of the cell inside the pixel, measured from the start of the cell.
+    begin = (lower.index_select(0, rows) - start).clamp(min=0.0)
+    end = torch.minimum(upper.index_select(0, rows) - start, length)
+    width = (end - begin).clamp(min=0.0)
+    to_right = 0.5 * width * (begin + end) / length
+    from_left = torch.nn.functional.pad(to_right, (1, 0))[:-1]
+    return rows, cols, (width - to_right + from_left) / (upper - lower).index_select(0, rows)
 
 
 def apply(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_pix: int) -> Tensor:
@@ -128,7 +140,8 @@ def apply(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_pix: int) 
     >>> apply(rows, cols, values, torch.tensor([1.0, 3.0, 5.0]), n_pix=2)
     tensor([2., 5.])
     """
-    weighted = values.to(flux.dtype) * flux[..., cols]
+    # index_select is three times faster than indexing with a tensor.
+    weighted = values.to(flux.dtype) * flux.index_select(-1, cols)
     return weighted.new_zeros(*flux.shape[:-1], n_pix).index_add(-1, rows, weighted)
 
 
@@ -142,19 +155,7 @@ def _ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     counts = last - first + 1
     rows = torch.repeat_interleave(torch.arange(len(first), device=first.device), counts)
     start = counts.cumsum(0) - counts
-    return rows, torch.arange(len(rows), device=first.device) + (first - start)[rows]
-
-
-def _cell_share(grid: Tensor, pixel: Tensor, other: Tensor, node: Tensor) -> Tensor:
-    """Integral over the pixel of the straight line from 0 at grid point ``other`` to 1 at its neighbour ``node``."""
-    # Outside the grid there is no cell: clamping leaves one of zero width.
-    start = grid[other.clamp(0, len(grid) - 1)]
-    end = grid[node]
-    lower = torch.maximum(pixel[:, 0], torch.minimum(start, end))
-    upper = torch.minimum(pixel[:, 1], torch.maximum(start, end))
-    width = (upper - lower).clamp(min=0.0)
-    slope_length = torch.where(end == start, 1.0, end - start)
-    return width * (0.5 * (lower + upper) - start) / slope_length
+    return rows, torch.arange(len(rows), device=first.device) + (first - start).index_select(0, rows)
 
 
 def _check_edges(grid: Tensor, edges: Tensor) -> None:

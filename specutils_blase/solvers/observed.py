@@ -20,6 +20,7 @@ from ..functional import (
     kernel_half_size,
     multilevel,
     rotation_kernel,
+    rotational_broadening,
     velocity_grid,
 )
 from ..functional.compiled import FAST
@@ -396,13 +397,7 @@ def rotation_weights(vsini, limb_darkening, step):
 
 def convolve(flux, kernel):
     """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
-    if kernel.size == 1:
-        return flux * kernel[0]
-    padded = np.pad(flux, len(kernel) // 2, mode="edge")
-    if kernel.size < 96:
-        return np.convolve(padded, kernel, mode="valid")
-    spectrum = np.fft.rfft(padded) * np.fft.rfft(kernel, padded.size)
-    return np.fft.irfft(spectrum, padded.size)[kernel.size - 1 :]
+    return rotational_broadening(torch.from_numpy(flux), torch.from_numpy(kernel)).numpy()
 
 
 def correlate(flux, kernel):

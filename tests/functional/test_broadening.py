@@ -124,10 +124,12 @@ class TestKernel:
 
 
 class TestConvolution:
-    @pytest.mark.parametrize("half_size", [1, 30, 47, 48, 49, 200])
-    def test_direct_and_fourier_paths_agree_with_numpy(self, half_size):
+    # Within one block of the transform, over several, just filling them, and with a kernel longer than a block.
+    @pytest.mark.parametrize("n_grid", [1, 150, 2048, 5000, 3 * 1988])
+    @pytest.mark.parametrize("half_size", [0, 1, 30, 200, 1500])
+    def test_agrees_with_numpy(self, half_size, n_grid):
         rng = np.random.default_rng(half_size)
-        flux, kernel = rng.normal(size=150), rng.normal(size=2 * half_size + 1)
+        flux, kernel = rng.normal(size=n_grid), rng.normal(size=2 * half_size + 1)
         kernel += kernel[::-1]
         expected = np.convolve(np.pad(flux, half_size, mode="edge"), kernel, mode="valid")
         np.testing.assert_allclose(rotational_broadening(tensor(flux), tensor(kernel)).numpy(), expected, atol=1e-11)
@@ -136,6 +138,13 @@ class TestConvolution:
     def test_flat_stays_flat_up_to_the_ends(self, vsini):
         out = broaden(torch.full((400,), 3.0, dtype=torch.float64), vsini, 0.5)
         torch.testing.assert_close(out, torch.full_like(out, 3.0), rtol=1e-12, atol=0.0)
+
+    def test_gradcheck_through_the_convolution(self):
+        vsini = tensor(7.3).requires_grad_()
+        flux = tensor(np.random.default_rng(2).normal(size=12)).requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda f, v: rotational_broadening(f, rotation_kernel(v, 0.6, 0.5, 20)), (flux, vsini)
+        )
 
     def test_batch_is_a_loop(self):
         flux = tensor(np.random.default_rng(1).normal(size=(2, 3, 40)))

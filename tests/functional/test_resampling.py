@@ -124,6 +124,28 @@ class TestPixelOverlap:
             # Rounding of a difference of wavelengths over the width of the pixel.
             assert got == pytest.approx(expected, abs=1e-13 * grid[-1] / (b - a))
 
+    def test_exact_to_rounding_on_a_real_grid(self):
+        edges, grid = order()
+        flux = np.random.default_rng(7).uniform(0.5, 1.5, size=len(grid))
+        out = observe(pixel_overlap(grid, edges), tensor(flux), edges).numpy()
+        x, y = grid.numpy().astype(np.longdouble), flux.astype(np.longdouble)
+        for (a, b), got in zip(edges.numpy().astype(np.longdouble), out, strict=True):
+            knots = np.concatenate([[a], x[(x > a) & (x < b)], [b]])
+            left = np.searchsorted(x, knots, side="right") - 1
+            at_knots = y[left] + (y[left + 1] - y[left]) * (knots - x[left]) / (x[left + 1] - x[left])
+            expected = (np.diff(knots) * (at_knots[1:] + at_knots[:-1])).sum() / 2 / (b - a)
+            assert got == pytest.approx(float(expected), rel=4e-15)
+
+    def test_pixels_up_to_the_ends_of_the_grid_and_inside_one_cell(self):
+        grid, flux = tensor([1.0, 2.0, 4.0]), tensor([0.0, 1.0, 5.0])
+        edges = tensor([[1.0, 4.0], [1.0, 2.0], [2.0, 4.0], [2.5, 3.5], [1.25, 1.5]])
+        out = observe(pixel_overlap(grid, edges), flux, edges)
+        np.testing.assert_allclose(out.numpy(), [6.5 / 3.0, 0.5, 3.0, 3.0, 0.375], rtol=1e-15)
+
+    def test_no_pixels(self):
+        grid, edges = tensor([1.0, 2.0, 4.0]), torch.zeros(0, 2, dtype=torch.float64)
+        assert observe(pixel_overlap(grid, edges), grid, edges).shape == (0,)
+
     def test_touching_pixels_conserve_the_total(self):
         grid = np.linspace(10.0, 20.0, 37)
         flux = np.random.default_rng(3).uniform(size=37)
@@ -162,6 +184,12 @@ class TestBoth:
         shift = (weight * (edges.mean(dim=1) - center)).sum() / weight.sum()
         # The growing width of the pixels moves a centre of gravity by this much at most.
         assert abs(shift.item()) < 1e-4
+
+    def test_gradcheck_in_the_edges(self, operator):
+        edges, grid = order(n_pix=4, gap=False)
+        flux = torch.sin(3.0 * grid)
+        edges.requires_grad_()
+        assert torch.autograd.gradcheck(lambda e: observe(operator(grid, e), flux, e), edges)
 
     def test_rows_are_sorted_int64(self, operator):
         edges, grid = order()
