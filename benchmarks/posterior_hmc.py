@@ -15,7 +15,7 @@ from common import show
 
 from specutils_blase import fitting
 from specutils_blase.demo import clone_sources
-from specutils_blase.solvers.lines import definite_factor
+from specutils_blase.solvers.covariance import definite_factor
 from specutils_blase.solvers.posterior import posterior_mean
 
 STEP, STEPS = 0.17, (8, 14)  # of the leapfrog, in standard deviations, and their number

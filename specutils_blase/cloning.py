@@ -9,10 +9,13 @@ from astropy import units as u
 
 from specutils_blase import __version__
 from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
+from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.flags import AT_BOUND, BLENDED
+from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
+from specutils_blase.line_input import GivenLines, given_lines
 from specutils_blase.lines import (
+    blended_widths,
     check_prominence,
     fit_envelope,
     line_table,
@@ -23,6 +26,7 @@ from specutils_blase.lines import (
 )
 from specutils_blase.modeling import FORMS, WINDOW_TOLERANCE, VoigtForest1D
 from specutils_blase.progress import reporter
+from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.lines import (
     CENTER,
@@ -32,9 +36,6 @@ from specutils_blase.solvers.lines import (
     LineLayout,
     Lines,
     SampledLines,
-    blended_lines,
-    definite_factor,
-    line_covariance,
 )
 from specutils_blase.template import LineTemplate
 
@@ -53,15 +54,23 @@ MAX_ITERATIONS = 15
 MAX_ITERATIONS_LAST = 60
 # In noisy spectra a new line must stand out by this many standard deviations.
 SIGNIFICANCE = 5.0
+# A change of the cost by that of this rms residual means nothing.
+ROUNDING = 1e-5
+# In a noisy spectrum chi-square cannot fall below the noise.
+RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
+# Rounds in which lines of a noisy spectrum are dropped, and their neighbourhood in widths.
+MAX_DROPS, NEIGHBOURHOOD = 20, 4.0
 
 
 def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, form="opacity", passes=4, window=None,
-                   exclude_regions=None, device=None, progress=None, *, wavelength_medium=None):  # fmt: skip
+                   exclude_regions=None, device=None, progress=None, *, wavelength_medium=None, lines=None,
+                   free=("strength", "fwhm", "x_0"), tied=None):  # fmt: skip
     """
     Clone a spectrum into a template of Voigt lines.
 
     Lines are found by their prominence, then all their strengths, widths and centres and the continuum are fitted
-    together; every further pass adds the lines that the residual shows to be missing.
+    together; every further pass adds the lines that the residual shows to be missing.  In a spectrum with uncertainties
+    lines that it can do without are dropped again.  Or the lines are given: then none is searched for or dropped.
 
     Parameters
     ----------
@@ -86,6 +95,18 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None
         What the spectral axis measures; None: what the metadata say, else vacuum.  The template is in vacuum.
+    lines : Table, optional
+        Lines to start from instead of a search: ``line_center`` and any of ``strength``, ``fwhm_gauss``,
+        ``fwhm_lorentz`` (lengths; NaN or no column: estimated from the spectrum), in vacuum unless
+        ``meta["wavelength_medium"]`` is "air"; see `specutils_blase.io` for readers.  `prominence` and `passes` have no
+        effect.  The column ``list_row`` of the result says which row of this table a line is, and a column ``species``
+        is copied.
+    free : tuple of str
+        What moves of given lines: "strength", "fwhm" (both widths), "x_0".
+    tied : mapping, optional
+        What given lines move together: a name as in `free`, and the column of `lines` whose equal values make a group,
+        as in ``{"strength": "species", "fwhm": "species"}``.  Each group has a common factor on its strengths or
+        widths, or a common velocity of its centres, which ``fit_info["tied"]`` lists with its standard deviation.
 
     Returns
     -------
@@ -121,12 +142,21 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
                            wavelength_medium=wavelength_medium)  # fmt: skip
     job = _Clone.start(arrays, prominence, teff, continuum_degree, form)
     show = reporter(progress)
-    for number in range(passes):
-        job.add_lines(prominence if number == 0 else prominence * LATER_PROMINENCE[min(number, 3) - 1], number == 0)
-        job.fit(number == passes - 1,
-                lambda i, cost, n=number: show(f"clone: pass {n + 1}/{passes}, {len(job.lines)} lines, step {i}, "
-                                               f"rms {job.rms(cost):.3%}"))  # fmt: skip
-        job.drop_lines(prominence * LATER_PROMINENCE[-1] * NEGLIGIBLE)
+
+    def tell(stage):
+        return lambda i, cost: show(f"clone: {stage}, {len(job.lines)} lines, step {i}, rms {job.rms(cost):.3%}")
+
+    if lines is not None:
+        job.give_lines(lines, free, tied)
+        job.fit(True, tell("given lines"))
+    elif tied is not None or tuple(free) != ("strength", "fwhm", "x_0"):
+        raise ValueError(explain("free and tied", "be given with lines alone", "no lines", "give lines, or drop them"))
+    else:
+        for number in range(passes):
+            job.add_lines(prominence if number == 0 else prominence * LATER_PROMINENCE[min(number, 3) - 1], number == 0)
+            job.fit(number == passes - 1, tell(f"pass {number + 1}/{passes}"))
+            job.drop_lines(prominence * LATER_PROMINENCE[-1] * NEGLIGIBLE)
+        job.drop_insignificant(tell("dropping lines"))
     show("")
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
@@ -136,8 +166,9 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
                       f"prominence of {prominence:g}: lines on this continuum do not describe it; check teff, "
                       "continuum_degree and window", BlaseWarning, stacklevel=2)  # fmt: skip
     if job.solution.status != CONVERGED:
+        remedy = "call it again with more passes" if lines is None else "free less, tie more or start closer"
         warnings.warn(f"clone_spectrum did not converge ({job.solution.message}); the template is usable but not the "
-                      "best, call it again with more passes", BlaseWarning, stacklevel=2)  # fmt: skip
+                      f"best, {remedy}", BlaseWarning, stacklevel=2)  # fmt: skip
     return template
 
 
@@ -156,6 +187,7 @@ class _Clone:
     teff: float | None
     form: str
     lines: Lines
+    given: GivenLines | None = None
     solution: object = None
     n_iterations: int = 0
 
@@ -181,10 +213,11 @@ class _Clone:
         with np.errstate(divide="ignore"):
             lower = np.array([-20.0, np.log(0.1 * step), np.log(1e-3 * step), -np.inf])
             upper = np.array([5.0, *np.log([0.1 * reach, 0.1 * reach]), np.inf])
-        layout = LineLayout(self.lines, ALL, lower, upper)
+        given = self.given
+        layout = LineLayout(self.lines, ALL if given is None else given.free, lower, upper)
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
-                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS,
-                            coefficients=self.coefficients)  # fmt: skip
+                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS, coefficients=self.coefficients,
+                            ties=None if given is None else given.ties)  # fmt: skip
 
     def model(self):
         """(transmission, continuum) of the present lines, each (n_pix,)."""
@@ -214,16 +247,30 @@ class _Clone:
                 raise ValueError(no_line_message(prominence))
         self.lines = self.lines.join(new)
 
+    def give_lines(self, table, free, tied):
+        """Start from the user's lines."""
+        self.given = given_lines(table, free, tied, self.wave, self.data / (self.basis @ self.coefficients))
+        self.lines = self.given.lines
+        if self.given.n_outside:
+            warnings.warn(f"{self.given.n_outside} of {len(table)} lines lie outside the spectrum and are left out",
+                          BlaseWarning, stacklevel=3)  # fmt: skip
+
     def fit(self, last, callback):
         """Fit the present lines and the continuum; the last pass is the thorough one."""
         problem = self.problem()
+        rtol = (RTOL_PASS, RTOL_LAST) if not self.noisy else (RTOL_PASS_NOISY, RTOL_LAST_NOISY)
         self.solution = levenberg_marquardt(
             problem, problem.start(), max_iterations=MAX_ITERATIONS_LAST if last else MAX_ITERATIONS,
-            rtol=RTOL_LAST if last else RTOL_PASS, ridge=self.ridge, callback=callback,
+            rtol=rtol[last], atol=0.0 if self.noisy else 0.5 * self.wave.size * ROUNDING**2, ridge=self.ridge,
+            callback=callback,
         )  # fmt: skip
         self.n_iterations += self.solution.n_iterations
-        local, self.coefficients = problem.split(self.solution.theta)
-        self.lines = problem.layout.unpack(local).sorted()
+        lines = problem.lines(self.solution.theta)
+        order = np.argsort(lines.center, kind="stable")
+        self.lines = lines.take(order)
+        _, self.coefficients, self.tied = problem.split(self.solution.theta)
+        if self.given is not None:
+            self.given = self.given.take(order)
 
     @property
     def ridge(self):
@@ -234,25 +281,82 @@ class _Clone:
         """Forget lines that carry nothing."""
         self.lines = self.lines.take(np.abs(self.lines.peak) > negligible)
 
+    def drop_insignificant(self, callback):
+        """Forget lines whose strength is not known, as long as the spectrum can be described without them.
+
+        Noise makes peaks out of the wings and the bottoms of lines, and each would take part of a real line with it.
+        In each neighbourhood the least known line goes first; it comes back if chi-square rises by more than a line
+        that is there would lower it.
+        """
+        needed = np.zeros((0, 2))
+        for _ in range(MAX_DROPS if self.noisy else 0):
+            problem, before = self.problem(), self.lines
+            theta = problem.start()
+            factor = definite_factor(problem.linearize(theta)[1], self.ridge)
+            error = np.sqrt(LineCovariance(factor, problem.layout).blocks()[:, STRENGTH, STRENGTH])
+            span = before.center[:, None] + before.width[:, None] * np.array([-NEIGHBOURHOOD, NEIGHBOURHOOD])
+            least = least_known(error, before.center, span,
+                                (error * SIGNIFICANCE > 1.0) & ~covered(before.center, needed))  # fmt: skip
+            if not least.any():
+                break
+            running = self.running_chi2()
+            self.lines = before.take(~least)
+            self.fit(True, callback)
+            rise = np.diff((self.running_chi2() - running)[np.searchsorted(self.wave, span[least])], axis=1)[:, 0]
+            back = span[least][rise > SIGNIFICANCE**2]
+            there = before.take(covered(before.center, back))
+            self.lines = self.lines.take(~covered(self.lines.center, back)).join(there)
+            needed = np.concatenate([needed, back])
+        if len(needed):
+            self.fit(True, callback)
+
+    def running_chi2(self):
+        """Chi-square of the pixels before each one, shape (n_pix + 1,)."""
+        problem = self.problem()
+        return np.concatenate([[0.0], np.cumsum(problem.evaluate(problem.start())[-1] ** 2)])
+
     def template(self):
         """The finished template with its errors."""
         problem = self.problem()
         theta = problem.start()
         _, _, _, residual = problem.evaluate(theta)
-        inverse = definite_factor(problem.linearize(theta)[1], self.ridge).inverse()
-        covariance, blended = line_covariance(inverse, problem.layout), blended_lines(inverse, problem.layout)
+        factor = definite_factor(problem.linearize(theta)[1], self.ridge)
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)
-        covariance *= np.reshape(scale**2, (-1, 1, 1))
-        flags = AT_BOUND * problem.layout.at_bound(problem.split(theta)[0]) + BLENDED * blended
+        covariance = LineCovariance(factor, problem.layout, scale=scale, **self.shared())
+        blends = blended_widths(self.lines, covariance, self.form)
+        flags = BLENDED * (blends[0] >= 0) + OUTSIDE_WINDOW * ~self.has_data()
+        if problem.shape[0]:
+            flags += AT_BOUND * problem.layout.at_bound(problem.split(theta)[0])
         nearest = np.clip(np.searchsorted(self.arrays.wave, self.lines.center), 0, self.arrays.wave.size - 1)
         errors = ("standard deviations from the flux uncertainties" if self.noisy else
                   "the spectrum has no noise: formal errors scaled by the rms residual near each line")  # fmt: skip
-        table = line_table(self.lines, covariance, index=original_index(self.arrays, nearest), flags=flags,
-                           form=self.form, error_scale=errors)  # fmt: skip
+        table = line_table(self.lines, covariance.blocks(), index=original_index(self.arrays, nearest), flags=flags,
+                           blends=blends, form=self.form, error_scale=errors)  # fmt: skip
+        if self.given is not None:
+            self.given.describe(table)
         coverage = [float(self.arrays.edges[self.arrays.good].min()), float(self.arrays.edges[self.arrays.good].max())]
         meta = {"wavelength_medium": "vacuum", "frame": "rest", "coverage": coverage, "error_scale": errors,
                 "package_version": __version__, "source_medium": self.arrays.medium}  # fmt: skip
-        return LineTemplate(model=self.forest(table), lines=table, fit_info=self.fit_info(residual), meta=meta)
+        known = TableCovariance(covariance, self.lines, self.form, np.arange(len(self.lines)))
+        info = self.fit_info(residual)
+        if self.given is not None and self.given.ties is not None:
+            std = np.sqrt(np.diag(covariance.inverse.corner)[self.basis.shape[1] :])
+            info["tied"] = self.given.tied_table(self.tied, std * np.sqrt(np.mean(np.square(scale))))
+        return LineTemplate(model=self.forest(table), lines=table, fit_info=info, meta=meta, line_covariance=known)
+
+    def shared(self):
+        """What lines share, for `LineCovariance`."""
+        if self.given is None or self.given.ties is None:
+            return {}
+        member = self.given.ties.member
+        return {"shared": np.where(member >= 0, member + self.basis.shape[1], -1),
+                "shared_unit": self.given.ties.units(self.lines.center)}  # fmt: skip
+
+    def has_data(self):
+        """True for lines with a usable pixel within their width, shape (n_lines,)."""
+        reach = np.maximum(self.lines.width, np.median(np.diff(self.wave)))
+        lo, hi = (np.searchsorted(self.wave, self.lines.center + sign * reach) for sign in (-1, 1))
+        return hi > lo
 
     def forest(self, table):
         """The astropy model, in Angstrom and the unit of the flux."""
@@ -276,6 +380,24 @@ class _Clone:
             "n_lines": len(self.lines), "n_pixels": int(self.wave.size), "n_ignored": self.arrays.n_ignored,
             "n_iterations": self.n_iterations,
         }  # fmt: skip
+
+
+def covered(center, spans):
+    """True for increasing centres (n,) that lie in any of the spans (k, 2)."""
+    lo, hi = np.searchsorted(center, spans[:, 0]), np.searchsorted(center, spans[:, 1], side="right")
+    change = np.bincount(lo, minlength=len(center) + 1) - np.bincount(hi, minlength=len(center) + 1)
+    return np.cumsum(change)[:-1] > 0
+
+
+def least_known(error, center, span, candidates):
+    """Candidates whose error is the largest in their span, none of them in the span of another; shape (n_lines,)."""
+    lo, hi = np.searchsorted(center, span[:, 0]), np.searchsorted(center, span[:, 1], side="right")
+    out, taken = np.zeros((2, len(center)), dtype=bool)
+    index = np.flatnonzero(candidates)
+    for k in index[np.argsort(-error[index], kind="stable")]:
+        if not (taken[k] or out[lo[k] : hi[k]].any()):
+            out[k], taken[lo[k] : hi[k]] = True, True
+    return out
 
 
 def local_rms(wave, residual, lines):

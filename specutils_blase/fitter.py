@@ -181,14 +181,14 @@ def _limits(model, lines, fwhm_per_sigma):
 def _store(model, problem, theta, order, scale):
     """Write values and standard deviations into the model, in its own order of lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
-    from specutils_blase.solvers.lines import definite_factor, felt_lines, line_covariance
+    from specutils_blase.solvers.covariance import LineCovariance, definite_factor, felt_lines
 
-    _, coefficients = problem.split(theta)
+    _, coefficients, _ = problem.split(theta)
     lines = problem.lines(theta)
     _, matrix = problem.linearize(theta)
-    inverse = definite_factor(matrix, 0.0).inverse()
-    covariance = line_covariance(inverse, problem.layout, felt_lines(matrix, problem.layout))
-    std = np.sqrt(scale * np.einsum("jaa->ja", covariance))
+    covariance = LineCovariance(definite_factor(matrix, 0.0), problem.layout)
+    std = np.sqrt(scale * np.einsum("jaa->ja", covariance.blocks()))
+    std[~felt_lines(matrix, problem.layout)] = np.inf
     back = np.argsort(order)
     values = {
         "strength": (lines.strength, np.abs(lines.strength) * std[:, 0]),
@@ -203,4 +203,4 @@ def _store(model, problem, theta, order, scale):
             parameter.std = error[back]
     if coefficients.size:
         model.continuum.value = coefficients[:, None]
-        model.continuum.std = np.sqrt(scale * np.diag(inverse.corner))[:, None]
+        model.continuum.std = np.sqrt(scale * np.diag(covariance.inverse.corner))[:, None]

@@ -2,47 +2,36 @@
 
 import time
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 from astropy import units as u
-from astropy.table import QTable, vstack
+from astropy.table import QTable
 from specutils import Spectrum
 
 from specutils_blase import plotting
 from specutils_blase.adapters import misread_wavelengths, quantity_value, read_spectrum, resolve_device
+from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
-from specutils_blase.lines import line_table, original_index
+from specutils_blase.line_input import free_rows
 from specutils_blase.preparation import Setup, model_lines, velocity_and_rotation
 from specutils_blase.progress import reporter
+from specutils_blase.results import Result
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
-from specutils_blase.solvers.lines import (
-    CENTER,
-    STRENGTH,
-    Lines,
-    blended_lines,
-    definite_factor,
-    line_covariance,
-)
-from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI, STAR
+from specutils_blase.solvers.observed import LARGEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
-from specutils_blase.template import LineTemplate
+from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
-FREE_NAMES = ("strength", "fwhm", "x_0")
 MAX_ITERATIONS = 60
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
-ERRORS = "standard deviations from the flux uncertainties and the prior"
-ERRORS_SCALED = "the spectrum has no uncertainties: standard deviations from the scatter of the residual, and the prior"
 
 
 @dataclass(frozen=True)
@@ -125,6 +114,8 @@ class SpectrumFit:
         "continuum", "star" and "telluric" on the observed pixels; the last two without continuum.
     fit_info : dict
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
+    line_covariance : TableCovariance or None
+        What `covariance` works with; not in files.
     """
 
     observed: Spectrum
@@ -136,6 +127,7 @@ class SpectrumFit:
     residual: Spectrum
     components: dict = field(default_factory=dict)
     fit_info: dict = field(default_factory=dict)
+    line_covariance: TableCovariance | None = None
 
     def __repr__(self):
         info = self.fit_info
@@ -146,8 +138,35 @@ class SpectrumFit:
         """Data, model and residual; returns the Axes."""
         return plotting.plot_fit(self, ax=ax)
 
+    def covariance(self, lines, quantity="equivalent_width"):
+        """
+        The covariance matrix of a quantity of some lines, exact however far apart they are.
+
+        The variance of their sum, of a blend say, is the sum of its elements.
+
+        Parameters
+        ----------
+        lines : int, array of int or bool, slice, or QTable
+            Rows of `lines`, star and telluric.
+        quantity : str
+            "equivalent_width", "strength", "fwhm_gauss", "fwhm_lorentz", "depth" or "line_center".
+
+        Returns
+        -------
+        Quantity, shape (k, k)
+            In the squared unit of the column; its diagonal holds the squares of the ``_err`` column.
+
+        Raises
+        ------
+        ValueError
+            If the fit was read from a file, which holds the standard deviations alone.
+        """
+        if self.line_covariance is None:
+            raise ValueError(NO_COVARIANCE)
+        return self.line_covariance(self.lines, lines, quantity)
+
     def write(self, path, overwrite=False):
-        """Write everything to an ASDF file, atomically."""
+        """Write everything but the covariances between lines to an ASDF file, atomically."""
         write_asdf(path, self, overwrite=overwrite)
 
     @classmethod
@@ -243,7 +262,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                        is_searched=radial_velocity is None and vsini is None):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
-    fit = _Result(setup, problem, solution, theta, template, tellurics, telluric).fit()
+    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric).pieces())
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
@@ -264,16 +283,7 @@ def _free(free):
     given = dict(free) if hasattr(free, "keys") else {"star": free, "telluric": free}
     if not set(given) <= {"star", "telluric"}:
         raise ValueError(explain("free", 'have the keys "star" and "telluric"', list(given), "drop the others"))
-    rows = {"strength": (0,), "fwhm": (1, 2), "x_0": (3,)}
-    out = {}
-    for key in ("star", "telluric"):
-        names = given.get(key, ())
-        names = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
-        if not set(names) <= set(FREE_NAMES):
-            raise ValueError(explain("free", f"hold names among {FREE_NAMES}", names,
-                                     'write e.g. ("strength",), or () for none'))  # fmt: skip
-        out[key] = tuple(row for name in FREE_NAMES if name in names for row in rows[name])
-    return out
+    return {key: free_rows(given.get(key, ())) for key in ("star", "telluric")}
 
 
 def _prior(prior):
@@ -307,172 +317,3 @@ def _templates(template, telluric):
             raise ValueError(explain("telluric", "hold every species once", f"the same lines as items {i} and {k}",
                                      "drop one of the two"))  # fmt: skip
     return tellurics
-
-
-class _Result:
-    """Puts a solution into astropy objects."""
-
-    def __init__(self, setup, problem, solution, theta, template, tellurics, telluric):
-        self.setup, self.problem, self.solution, self.theta = setup, problem, solution, theta
-        self.template, self.tellurics, self.given = template, tellurics, telluric
-        self.arrays = setup.arrays
-        self.state = problem.evaluate(theta)
-        _, self.matrix = problem.linearize(theta)
-        self.factor = definite_factor(self.matrix, 0.0)
-        self.inverse = self.factor.inverse()
-        self.chi2 = float(np.sum(self.state.residual**2))
-        self.dof = np.count_nonzero(setup.weight) - self.effective_parameters()
-        self.scale = 1.0 if setup.has_sigma else self.chi2 / max(self.dof, 1.0)
-
-    def effective_parameters(self):
-        """Number of parameters that the data, not the prior, determine: the trace of (data curvature x covariance)."""
-        problem = self.problem
-        held = 0.0
-        if problem.penalty is not None and problem.shape[0]:
-            curvature = problem.penalty.curvature(problem.split(self.theta)[0])
-            held = float(np.sum(curvature.ravel() * self.inverse.local_diagonal))
-        return problem.shape[0] * problem.shape[1] + problem.shape[2] - held
-
-    def fit(self):
-        """The `SpectrumFit`."""
-        tables = self.line_tables()
-        templates = enumerate([self.template, *self.tellurics], start=STAR)
-        updated = [self.update(template, table, k) for (k, template), table in zip(templates, tables, strict=True)]
-        star, tellurics = updated[0], updated[1:]
-        many = isinstance(self.given, list | tuple)
-        present = [table for table in tables if table is not None]
-        lines = vstack(present, metadata_conflicts="silent") if len(present) > 1 else present[0]
-        spectra = self.spectra()
-        return SpectrumFit(
-            observed=self.arrays.source, template=star, telluric=tellurics if many else (tellurics or [None])[0],
-            parameters=self.parameters(), lines=lines, model_spectrum=spectra.pop("model"),
-            residual=spectra.pop("residual"), components=spectra, fit_info=self.fit_info(len(lines)),
-        )  # fmt: skip
-
-    def spectra(self):
-        """Model, residual and components on the user's pixels."""
-        arrays, used, state = self.arrays, self.setup.used, self.state
-        response, scale = self.problem._response, self.setup.scale
-
-        def full(values):
-            out = np.full(arrays.wave.size, np.nan)
-            out[used] = values
-            return out
-
-        model = full(state.pixels * state.continuum * scale)
-        residual = np.where(arrays.good, arrays.flux - model, np.nan)
-        one = u.dimensionless_unscaled
-        out = {"model": arrays.to_spectrum(model), "residual": arrays.to_spectrum(residual),
-               "continuum": arrays.to_spectrum(full(state.continuum * scale))}  # fmt: skip
-        if self.template is not None:
-            out["star"] = arrays.to_spectrum(full(response @ state.rotated), unit=one)
-        if self.tellurics:
-            out["telluric"] = arrays.to_spectrum(full(response @ state.telluric), unit=one)
-        return out
-
-    def parameters(self):
-        """The table of the global parameters."""
-        problem, glob = self.problem, self.state.globals
-        std = np.sqrt(np.maximum(np.diag(self.inverse.corner), 0.0) * self.scale)
-        named = dict(zip(problem.names, std, strict=False))
-        std_rest = std[len(problem.names) :]
-        rows = []
-        if self.template is not None:
-            rows.append(("radial_velocity", glob.velocity, named["radial_velocity"], "km / s", False))
-            rows.append(("vsini", glob.vsini, named["vsini"] / (2.0 * glob.vsini), "km / s", False))
-            rows.append(("limb_darkening", self.setup.scene.limb_darkening, 0.0, "", True))
-        if self.setup.scene.resolving_power is not None:
-            power = float(np.mean(self.setup.scene.resolving_power) * np.exp(glob.log_scale))
-            error = power * named.get("resolving_power", 0.0)
-            rows.append(("resolving_power", power, error, "", not problem.free_scale))
-        n_species = problem.scene.n_species
-        for k, (value, error) in enumerate(zip(glob.column, std_rest, strict=False)):
-            name = "telluric_scale" if n_species == 1 else f"telluric_scale_{k}"
-            rows.append((name, np.exp(value), np.exp(value) * error, "", False))
-        unit, scale = str(self.arrays.flux_unit), self.setup.scale
-        for k, (value, error) in enumerate(zip(glob.continuum, std_rest[n_species:], strict=True)):
-            rows.append((f"continuum_{k}", value * scale, error * scale, unit, False))
-        table = QTable(rows=rows, names=("name", "value", "std", "unit", "fixed"),
-                       dtype=(str, float, float, str, bool))  # fmt: skip
-        table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
-        # an error bar about a limit says nothing
-        inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
-        table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
-        return table
-
-    def line_tables(self):
-        """One table for each of star and species (None without star)."""
-        problem, theta = self.problem, self.theta
-        lines, species = problem.lines(theta), problem.scene.species
-        n = len(lines)
-        covariance, flags = np.zeros((n, 4, 4)), np.zeros(n, dtype=np.int64)
-        if problem.shape[0]:
-            layout = problem.layout
-            covariance = line_covariance(self.inverse, layout) * self.scale
-            for column, parameter in enumerate(layout.free):
-                covariance[problem.held[:, column], parameter] = 0.0
-                covariance[problem.held[:, column], :, parameter] = 0.0
-            local = problem.split(theta)[0]
-            flags |= AT_BOUND * layout.at_bound(local) | BLENDED * blended_lines(self.inverse, layout)
-            if STRENGTH in layout.free:
-                curvature = problem.penalty.curvature(local)[:, layout.free.index(STRENGTH)]
-                curvature = np.where(problem.held[:, layout.free.index(STRENGTH)], 0.0, curvature)
-                flags |= PRIOR_DOMINATED * (covariance[:, STRENGTH, STRENGTH] / self.scale * curvature > 0.5)
-        lines, covariance = self.with_columns(lines, covariance)
-        flags |= OUTSIDE_WINDOW * ~self.setup.has_data(self.state.observed)
-        centers = self.state.observed.center
-        nearest = np.clip(np.searchsorted(self.arrays.wave, centers), 1, self.arrays.wave.size - 1)
-        nearest -= centers - self.arrays.wave[nearest - 1] < self.arrays.wave[nearest] - centers
-        index = original_index(self.arrays, nearest)
-        tables = []
-        for k in range(STAR, problem.scene.n_species):
-            mine = species == k
-            if k == STAR and self.template is None:
-                tables.append(None)
-                continue
-            tables.append(line_table(
-                lines.take(mine), covariance[mine], index=index[mine], flags=flags[mine],
-                component="star" if k == STAR else "telluric", form=problem.scene.form[k + 1],
-                error_scale=ERRORS if self.setup.has_sigma else ERRORS_SCALED,
-            ))  # fmt: skip
-        return tables
-
-    def with_columns(self, lines, covariance):
-        """Telluric lines with the column scale in their strength, so that table and template are what was seen.
-
-        ln strength' = ln strength + ln column; a product of lines to a power is no product, and stays without.
-        """
-        problem, q = self.problem, self.problem.shape[1]
-        strength = lines.strength.copy()
-        for k, log_column in enumerate(self.state.globals.column):
-            mine = (problem.scene.species == k) & (problem.scene.form[k + 1] == "opacity")
-            strength[mine] *= np.exp(log_column)
-            place = len(problem.names) + k
-            covariance[mine, STRENGTH, STRENGTH] += self.inverse.corner[place, place] * self.scale
-            if not q:
-                continue
-            cross = np.zeros((len(lines), 4))
-            cross[:, list(problem.layout.free)] = self.inverse.border[:, place].reshape(-1, q) * self.scale
-            cross[:, CENTER] *= problem.layout.start.width
-            covariance[mine, STRENGTH] += cross[mine]
-            covariance[mine, :, STRENGTH] += cross[mine]
-        return Lines(lines.center, strength, lines.sigma, lines.gamma), covariance
-
-    def update(self, template, table, species):
-        """The template with the fitted lines in the places of the old ones."""
-        if template is None:
-            return None
-        rows = self.setup.rows[self.problem.scene.species == species]
-        return self.setup.updated_template(template, table, rows, self.fit_info(len(table)))
-
-    def fit_info(self, n_lines):
-        """How it went."""
-        state, setup, solution = self.state, self.setup, self.solution
-        good = setup.weight > 0
-        relative = (state.pixels * state.continuum - setup.scene.data)[good] / state.continuum[good]
-        return {
-            "status": solution.status, "message": solution.message, "rms": float(np.std(relative)),
-            "chi2": self.chi2, "dof": float(self.dof), "condition": self.factor.condition(), "n_lines": n_lines,
-            "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.arrays.n_ignored,
-            "n_iterations": solution.n_iterations, "wavelength_medium": self.arrays.medium,
-        }  # fmt: skip

@@ -10,7 +10,7 @@ from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import explain
 from specutils_blase.flags import AT_BOUND, BLENDED, FLAG_MEANING, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
-from specutils_blase.solvers.lines import GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
+from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
 
 __all__ = ["find_lines", "AT_BOUND", "BLENDED", "PRIOR_DOMINATED", "OUTSIDE_WINDOW"]
 
@@ -265,7 +265,70 @@ def peak_depth(lines, form="opacity"):
     return -np.expm1(-tau), (np.exp(-tau) * tau)[:, None] * logs
 
 
-def line_table(lines, covariance, *, index, flags, component="star", form="opacity", error_scale=""):
+QUANTITIES = ("line_center", "strength", "fwhm_gauss", "fwhm_lorentz", "depth", "equivalent_width")
+
+
+def quantity(lines, name, form="opacity"):
+    """
+    A column of the line table.
+
+    Parameters
+    ----------
+    lines : Lines
+    name : str
+        Among `QUANTITIES`.
+    form : {"opacity", "product"}, or ndarray of str, shape (n_lines,)
+
+    Returns
+    -------
+    value : ndarray, shape (n_lines,)
+        In Angstrom, or without unit (depth).
+    gradient : ndarray, shape (n_lines, 4)
+        Derivatives with respect to ln |strength|, ln sigma, ln gamma and the centre [Angstrom].
+    """
+    n = len(lines)
+    value, gradient = np.zeros(n), np.zeros((n, 4))
+    if name in ("depth", "equivalent_width"):
+        compute = peak_depth if name == "depth" else equivalent_width
+        form = np.broadcast_to(form, n)
+        for one in np.unique(form):
+            value[form == one], gradient[form == one, :3] = compute(lines.take(form == one), one)
+        return value, gradient
+    if name == "line_center":
+        gradient[:, CENTER] = 1.0
+        return lines.center, gradient
+    row, value = {"strength": (STRENGTH, lines.strength), "fwhm_gauss": (SIGMA, lines.sigma * FWHM_PER_SIGMA),
+                  "fwhm_lorentz": (GAMMA, 2.0 * lines.gamma)}[name]  # fmt: skip
+    gradient[:, row] = value
+    return value, gradient
+
+
+def blended_widths(lines, covariance, form="opacity"):
+    """
+    The blend of every line and the total equivalent width of its blend, which is known better than its parts.
+
+    Parameters
+    ----------
+    lines : Lines
+    covariance : LineCovariance
+    form : as in `quantity`
+
+    Returns
+    -------
+    blend : ndarray of int, shape (n_lines,)
+        -1: the line is in none.
+    width, error : ndarray, shape (n_lines,) [Angstrom]
+        Sum over the blend, or of the line alone, and its standard deviation.
+    """
+    blend = covariance.blends()
+    value, gradient = quantity(lines, "equivalent_width", form)
+    inside, label = blend >= 0, blend.copy()
+    label[~inside] = blend.max(initial=-1) + 1 + np.arange(np.count_nonzero(~inside))
+    error = np.sqrt(np.maximum(covariance.sums(gradient, label), 0.0))
+    return blend, np.bincount(label, value)[label], error[label]
+
+
+def line_table(lines, covariance, *, index, flags, blends=None, component="star", form="opacity", error_scale=""):
     """The package's line table.
 
     Parameters
@@ -277,6 +340,8 @@ def line_table(lines, covariance, *, index, flags, component="star", form="opaci
     index : ndarray of int, shape (n_lines,)
         Pixel of the centre in the user's spectrum.
     flags : ndarray of int, shape (n_lines,)
+    blends : tuple, optional
+        What `blended_widths` returns; None: no line is in a blend.
     component : str
     form : {"opacity", "product"}
     error_scale : str
@@ -286,24 +351,23 @@ def line_table(lines, covariance, *, index, flags, component="star", form="opaci
     -------
     QTable
     """
-    error = np.sqrt(np.maximum(np.einsum("jaa->ja", covariance), 0.0))
-    shape = covariance[:, :3, :3]
-    width, d_width = equivalent_width(lines, form)
-    depth, d_depth = peak_depth(lines, form)
+    n = len(lines)
     table = QTable(meta={"wavelength_medium": "vacuum", "form": form, "flags": FLAG_MEANING, "errors": error_scale})
     _first_columns(table, lines, index)
-    columns = {
-        "strength": (lines.strength * u.AA, np.abs(lines.strength) * error[:, STRENGTH] * u.AA),
-        "fwhm_gauss": (lines.sigma * FWHM_PER_SIGMA * u.AA, lines.sigma * FWHM_PER_SIGMA * error[:, SIGMA] * u.AA),
-        "fwhm_lorentz": (2.0 * lines.gamma * u.AA, 2.0 * lines.gamma * error[:, GAMMA] * u.AA),
-        "depth": (depth, _propagate(d_depth, shape)),
-        "equivalent_width": (width * u.AA, _propagate(d_width, shape) * u.AA),
-    }
-    table.add_column(error[:, 3] * u.AA, name="line_center_err", index=1)
-    for name, (value, err) in columns.items():
-        table[name], table[f"{name}_err"] = value, err
+    for name in QUANTITIES:
+        unit = u.one if name == "depth" else u.AA
+        value, gradient = quantity(lines, name, form)
+        err = np.sqrt(np.maximum(np.einsum("ja,jab,jb->j", gradient, covariance, gradient), 0.0))
+        if name == "line_center":
+            table.add_column(err * unit, name="line_center_err", index=1)
+        else:
+            table[name], table[f"{name}_err"] = (value, err) if name == "depth" else (value * unit, err * unit)
     table["flags"] = np.asarray(flags, dtype=np.int64)
-    table["component"] = np.full(len(lines), component, dtype="U16")
+    alone = np.full(n, -1), table["equivalent_width"].value, table["equivalent_width_err"].value
+    blend, width, error = blends or alone
+    table["blend"], table["blend_equivalent_width"] = np.asarray(blend, dtype=np.int64), width * u.AA
+    table["blend_equivalent_width_err"] = error * u.AA
+    table["component"] = np.full(n, component, dtype="U16")
     for name, text in DESCRIPTIONS.items():
         table[name].info.description = text
     return table
@@ -319,9 +383,7 @@ DESCRIPTIONS = {
     "depth": "1 - transmission of this line alone at its centre",
     "equivalent_width": "of this line alone, positive for absorption",
     "flags": "bit mask, see the table's meta",
+    "blend": "number of the blend: lines whose strengths are not known apart; -1: none",
+    "blend_equivalent_width": "sum of the equivalent widths over the blend; of this line if it is in none",
     "component": "which template the line belongs to",
 }
-
-
-def _propagate(gradient, covariance):
-    return np.sqrt(np.maximum(np.einsum("ja,jab,jb->j", gradient, covariance, gradient), 0.0))

@@ -14,12 +14,14 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.plotting import plot_template
 
-__all__ = ["LineTemplate"]
+__all__ = ["LineTemplate", "NO_COVARIANCE"]
 
 FRAMES = ("rest", "observatory")
 LENGTHS = ("x_0", "strength", "fwhm_G", "fwhm_L")
 # Wavelengths outside the coverage by this fraction are rounding in a change of units: 3 mm/s.
 ROUNDING = 1e-11
+NO_COVARIANCE = ("covariances between lines are not known here: files and the templates of a fit hold the standard "
+                 "deviations alone; ask what fit_spectrum or clone_spectrum returned")  # fmt: skip
 
 
 @dataclass(eq=False, repr=False)
@@ -42,12 +44,15 @@ class LineTemplate:
         ``wavelength_medium`` ("vacuum"), ``frame`` ("rest" or "observatory"), ``coverage`` (two floats [Angstrom],
         vacuum), ``package_version``, ``source_medium`` (what the input was in), ``error_scale`` (what ``_err`` means).
         ``coverage`` is required, the others have defaults.
+    line_covariance : TableCovariance or None
+        What `covariance` works with; not in files.
     """
 
     model: VoigtForest1D
     lines: QTable
     fit_info: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+    line_covariance: object = None
 
     def __post_init__(self):
         _check_model(self.model)
@@ -105,9 +110,33 @@ class LineTemplate:
         flux = u.Quantity(self.model(wave * u.AA))
         return Spectrum(flux=flux, spectral_axis=spectral_axis, meta={"wavelength_medium": medium})
 
+    def covariance(self, lines, quantity="equivalent_width"):
+        """
+        The covariance matrix of a quantity of some lines of a clone; see `SpectrumFit.covariance`.
+
+        Parameters
+        ----------
+        lines : int, array of int or bool, slice, or QTable
+            Rows of `lines`.
+        quantity : str
+            "equivalent_width", "strength", "fwhm_gauss", "fwhm_lorentz", "depth" or "line_center".
+
+        Returns
+        -------
+        Quantity, shape (k, k)
+
+        Raises
+        ------
+        ValueError
+            If the template was read from a file or made by a fit, which knows the covariances itself.
+        """
+        if self.line_covariance is None:
+            raise ValueError(NO_COVARIANCE)
+        return self.line_covariance(self.lines, lines, quantity)
+
     def write(self, path, overwrite=False):
         """
-        Write the template to an ASDF file.
+        Write the template, but for the covariances between lines, to an ASDF file.
 
         Parameters
         ----------

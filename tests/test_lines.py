@@ -251,7 +251,8 @@ class TestLineTable:
         table, _ = self.make()
         quantities = ["line_center", "strength", "fwhm_gauss", "fwhm_lorentz", "depth", "equivalent_width"]
         assert set(table.colnames) == {*quantities, *(f"{q}_err" for q in quantities), "line_type",
-                                       "line_center_index", "flags", "component"}  # fmt: skip
+                                       "line_center_index", "flags", "component", "blend",
+                                       "blend_equivalent_width", "blend_equivalent_width_err"}  # fmt: skip
         for name in quantities:
             unit = u.dimensionless_unscaled if name == "depth" else u.AA
             assert u.Quantity(table[name]).unit == u.Quantity(table[f"{name}_err"]).unit == unit, name

@@ -74,11 +74,17 @@ class BorderedBanded:
         """The diagonal, shape (n + m,)."""
         return np.concatenate([self.local_diagonal, np.diag(self.corner)])
 
+    def stored(self, column, distance):
+        """Whether A[column + distance, column] has a place in the tiles, for an array of columns."""
+        row = column + distance
+        tile = self.start[column // TILE] + row // TILE - column // TILE
+        return (tile < self.start[column // TILE + 1]) & (row < len(self.border))
+
     def below(self, column, distance):
         """Elements A[column + distance, column] for an array of columns; 0 where none is stored."""
         row, column = column + distance, np.asarray(column)
         tile = self.start[column // TILE] + row // TILE - column // TILE
-        stored = (tile < self.start[column // TILE + 1]) & (row < len(self.border))
+        stored = self.stored(column, distance)
         return np.where(stored, self.tiles[np.where(stored, tile, 0), column % TILE, row % TILE], 0.0)
 
     def add_to_diagonal(self, values):
@@ -145,15 +151,16 @@ class Factor:
     schur: tuple | None
 
     def solve(self, rhs):
-        """Solution of H x = rhs, shape (n + m,)."""
+        """Solution of H x = rhs, shape (n + m,) or (n + m, k)."""
         n = len(self.border)
-        local, glob = padded(rhs[:n, None]), rhs[n:]
+        columns = rhs if rhs.ndim == 2 else rhs[:, None]
+        local, glob = padded(columns[:n]), columns[n:]
         forward_substitute(self.tiles, self.start, local)
         if self.schur is not None:
-            glob = cho_solve(self.schur, glob - self.border.T @ local[:n, 0])
-            local[:n, 0] -= self.border @ glob
+            glob = cho_solve(self.schur, glob - self.border.T @ local[:n])
+            local[:n] -= self.border @ glob
         back_substitute(self.tiles, self.start, local)
-        return np.concatenate([local[:n, 0], glob])
+        return np.concatenate([local[:n], glob]).reshape(rhs.shape)
 
     def root(self, white):
         """M'^-1 @ white, shape (n + m, k): white noise becomes noise whose covariance is the inverse of H."""

@@ -245,30 +245,35 @@ class SampledLines:
     penalty : object with cost, gradient and curvature of theta, optional
     coefficients : ndarray, shape (m,), optional
         Where the continuum starts.
+    ties : Ties, optional
+        What lines share; these global parameters follow the coefficients.
     """
 
     def __init__(self, wave, data, weight, basis, layout, *, continuum=None, form="opacity", tolerance=1e-6,
                  derivative_tolerance=DERIVATIVE_TOLERANCE, neighbours=None, penalty=None,
-                 coefficients=None):  # fmt: skip
+                 coefficients=None, ties=None):  # fmt: skip
         self.wave, self.data, self.weight, self.basis, self.layout = wave, data, weight, basis, layout
         self.continuum, self.form, self.tolerance = continuum, form, tolerance
         self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
         self.coefficients = np.zeros(0) if coefficients is None else coefficients
+        self.ties, self.n_ties = ties, 0 if ties is None else len(ties)
         self.rows = np.ascontiguousarray(basis.T)
         n_lines, q = layout.shape
-        self.shape = (n_lines if q else 0, q, basis.shape[1])
+        self.shape = (n_lines if q else 0, q, basis.shape[1] + self.n_ties)
         self.group, self.bounds = group_lines(layout.start.center[: self.shape[0]], wave)
         self._depth = RunningDepth(lambda lines: multilevel.optical_depth(wave, *lines, tolerance))
         self._last, self._memory = None, compiled.Memory()
 
     def start(self):
         """theta of the starting lines and coefficients."""
-        return np.concatenate([self.layout.pack().ravel(), self.coefficients])
+        local = self.layout.pack() if self.shape[0] else np.zeros(0)
+        return np.concatenate([local.ravel(), self.coefficients, np.zeros(self.n_ties)])
 
     def split(self, theta):
-        """(lines' theta (n_lines, q), continuum coefficients (m,))."""
+        """(lines' theta (n_lines, q), continuum coefficients (m,), ties)."""
         n, q, _ = self.shape
-        return theta[: n * q].reshape(n, q), theta[n * q :]
+        coefficients, ties = np.split(theta[n * q :], [self.basis.shape[1]])
+        return theta[: n * q].reshape(n, q), coefficients, ties
 
     def transmission(self, lines):
         """exp(-tau) or the product, shape (n_pix,)."""
@@ -279,8 +284,9 @@ class SampledLines:
     def evaluate(self, theta):
         """(lines, transmission, continuum, weighted residual model - data)."""
         if self._last is None or self._last[0] is not theta:
-            local, coefficients = self.split(theta)
+            local, coefficients, ties = self.split(theta)
             lines = self.layout.unpack(local) if self.shape[0] else self.layout.start
+            lines = self.ties.apply(lines, ties) if self.n_ties else lines
             transmission = self.transmission(lines)
             # einsum, not BLAS, whose idle threads would go on spinning beside the compiled kernels
             continuum = np.einsum("mp,m->p", self.rows, coefficients) if coefficients.size else self.continuum
@@ -300,15 +306,24 @@ class SampledLines:
         """See `levenberg_marquardt.Problem`."""
         lines, transmission, continuum, residual = self.evaluate(theta)
         dense = self.rows * (transmission * self.weight)
-        if self.shape[0] == 0:
+        if self.shape[0] == 0 and not self.n_ties:
             return dense @ residual, assemble_globals(dense)
         reach = np.maximum(compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.derivative_tolerance),
                            2 * lines.width)  # fmt: skip
         lo, hi = compiled.line_windows(self.wave, lines.center, reach)
+        q, units, free = self.shape[1], self.layout.units(), self.layout.free
+        if self.n_ties:
+            free = (*free, *self.ties.rows)
+            units = np.concatenate([units, self.ties.units(lines.center).T[list(self.ties.rows)]])
         offset, columns = compiled.line_terms(
-            self.wave, *lines, lo, hi, rows=self.layout.free, factor=-transmission * continuum * self.weight,
-            weight=self.layout.units(), product=np.full(len(lines), self.form == "product"), memory=self._memory,
+            self.wave, *lines, lo, hi, rows=free, factor=-transmission * continuum * self.weight,
+            weight=units, product=np.full(len(lines), self.form == "product"), memory=self._memory,
         )  # fmt: skip
+        if self.n_ties:
+            dense = np.concatenate([dense, self.ties.columns(columns[q:], offset, lo, self.wave.size)])
+        if q == 0:
+            return dense @ residual, assemble_globals(dense)
+        columns = columns[:q]
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
         gradient = np.concatenate([project(columns, offset, lo, residual), np.einsum("mp,p->m", dense, residual)])
@@ -316,16 +331,17 @@ class SampledLines:
 
     def blocked(self, theta, gradient):
         """See `levenberg_marquardt.Problem`."""
-        local, coefficients = self.split(theta)
+        local = self.split(theta)[0]
         blocked = self.layout.blocked(local, self.split(gradient)[0]) if self.shape[0] else np.zeros(0, dtype=bool)
-        return np.concatenate([blocked.ravel(), np.zeros(coefficients.size, dtype=bool)])
+        return np.concatenate([blocked.ravel(), np.zeros(self.shape[2], dtype=bool)])
 
     def move(self, theta, step):
         """See `levenberg_marquardt.Problem`."""
-        local, coefficients = self.split(theta)
-        step_local, step_global = self.split(step)
+        local, coefficients, ties = self.split(theta)
+        step_local, step_coefficients, step_ties = self.split(step)
         local = self.layout.move(local, step_local) if self.shape[0] else local
-        return np.concatenate([local.ravel(), coefficients + step_global])
+        ties = self.ties.move(ties, step_ties) if self.n_ties else ties
+        return np.concatenate([local.ravel(), coefficients + step_coefficients, ties])
 
 
 def neighbour_windows(points, center, lo, hi, neighbours):
@@ -377,65 +393,6 @@ def with_penalty(gradient, matrix, penalty, local):
         gradient[:n] += penalty.gradient(local).ravel()
         matrix.add_to_diagonal(penalty.curvature(local).ravel())
     return gradient, matrix
-
-
-def line_covariance(inverse, layout, felt=True):
-    """Covariance of every line's own parameters from the inverse of the normal matrix.
-
-    Parameters
-    ----------
-    inverse : BorderedBanded
-    layout : LineLayout
-    felt : ndarray of bool, shape (n_lines,), optional
-        False for lines of which no datum knows: their variances are infinite.
-
-    Returns
-    -------
-    ndarray, shape (n_lines, 4, 4)
-        Of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]); zero for parameters that are not free.
-    """
-    n, q = layout.shape
-    out = np.zeros((n, 4, 4))
-    if q == 0:
-        return out
-    first = q * np.arange(n)
-    for a, row in enumerate(layout.free):
-        for b, column in enumerate(layout.free[a:], start=a):
-            out[:, row, column] = out[:, column, row] = inverse.below(first + a, b - a)
-        out[~np.broadcast_to(felt, n), row, row] = np.inf
-    width = layout.start.width
-    out[:, CENTER] *= width[:, None]
-    out[:, :, CENTER] *= width[:, None]
-    return out
-
-
-def felt_lines(matrix, layout):
-    """False for lines of which no datum knows, shape (n_lines,)."""
-    return matrix.local_diagonal.reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], bool)
-
-
-def blended_lines(inverse, layout, threshold=0.7):
-    """True where a line's strength correlates by more than `threshold` with that of a neighbour, shape (n_lines,)."""
-    n, q = layout.shape
-    blended = np.zeros(n, dtype=bool)
-    if STRENGTH not in layout.free or n == 0:
-        return blended
-    column = q * np.arange(n) + layout.free.index(STRENGTH)
-    std = np.sqrt(np.maximum(inverse.below(column, 0), 0.0))
-    for d in range(1, min(n, inverse.reach // q + 1)):
-        strong = np.abs(inverse.below(column[:-d], d * q)) > threshold * std[:-d] * std[d:]
-        blended[:-d] |= strong
-        blended[d:] |= strong
-    return blended
-
-
-def definite_factor(matrix, ridge):
-    """The factor of a semi-definite matrix with the first of ridge, 10 ridge, ... that makes it definite."""
-    factor = matrix.factor(ridge)
-    while factor is None:
-        ridge = max(10.0 * ridge, 1e-14 * float(matrix.diagonal.max()))
-        factor = matrix.factor(ridge)
-    return factor
 
 
 def continuum_columns(wave, degree, teff=None, domain=None):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .lines import STRENGTH, definite_factor
+from .covariance import definite_factor
+from .lines import STRENGTH
 
 __all__ = ["posterior_mean"]
 

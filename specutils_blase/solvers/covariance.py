@@ -1,0 +1,175 @@
+"""Covariances of line parameters, from the factor of the normal equations: of one line, of any two, of sums."""
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from .lines import CENTER, STRENGTH
+
+__all__ = ["LineCovariance", "definite_factor", "felt_lines"]
+
+# Strengths that correlate by more than this are not known apart.
+CORRELATED = 0.7
+# Right-hand sides that are solved for at a time.
+CHUNK = 64
+# Sums over more lines than this are solved for one by one.
+LONGEST = 12
+
+
+class LineCovariance:
+    """
+    Covariances of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]) of lines.
+
+    Each of them is the sum of a number of the solver that is the line's own and of one that it shares with others (the
+    column of a telluric species, a tie), or of none.
+
+    Parameters
+    ----------
+    factor : Factor
+        Of the normal matrix.
+    layout : LineLayout
+    inverse : BorderedBanded, optional
+        ``factor.inverse()`` where that is there already.
+    held : ndarray of bool, shape (n_lines, q), optional
+        Free parameters of the layout that do not move in these lines.
+    shared : ndarray of int, shape (n_lines, 4), optional
+        Which of the global parameters acts on this one; -1: none.
+    shared_unit : ndarray, shape (n_lines, 4), optional
+        Derivatives with respect to these global parameters, default 1.
+    scale : float or ndarray, shape (n_lines,)
+        What the standard deviations are multiplied by.
+    """
+
+    def __init__(self, factor, layout, *, inverse=None, held=None, shared=None, shared_unit=None, scale=1.0):
+        n, q = layout.shape
+        self.factor, self.inverse = factor, factor.inverse() if inverse is None else inverse
+        self.n_local, self.scale = n * q, np.broadcast_to(scale, n)
+        own = np.full((n, 4), -1)
+        own[:, list(layout.free)] = np.arange(n * q).reshape(n, q)
+        if held is not None:
+            own[:, list(layout.free)] = np.where(held, -1, own[:, list(layout.free)])
+        unit = np.ones((n, 4))
+        unit[:, CENTER] = layout.start.width
+        self.parts = [(own, unit)]
+        if shared is not None:
+            place = np.where(shared >= 0, shared + self.n_local, -1)
+            self.parts.append((place, np.ones((n, 4)) if shared_unit is None else shared_unit))
+
+    def blocks(self):
+        """The covariance of every line's own parameters, shape (n_lines, 4, 4); zero for those that are not free."""
+        out = np.zeros((len(self.scale), 4, 4))
+        for first, unit in self.parts:
+            for second, other in self.parts:
+                for a in range(4):
+                    for b in range(4):
+                        out[:, a, b] += self._elements(first[:, a], second[:, b]) * unit[:, a] * other[:, b]
+        return out * np.square(self.scale)[:, None, None]
+
+    def _elements(self, row, column):
+        """Elements of the inverse; 0 where an index is negative or where none is stored."""
+        n, inverse = self.n_local, self.inverse
+        low, high = np.minimum(row, column), np.maximum(row, column)
+        out = np.zeros(low.shape)
+        band, border, corner = (low >= 0) & (high < n), (low >= 0) & (low < n) & (high >= n), low >= n
+        out[band] = inverse.below(low[band], (high - low)[band])
+        out[border] = inverse.border[low[border], high[border] - n]
+        out[corner] = inverse.corner[low[corner] - n, high[corner] - n]
+        return out
+
+    def correlated(self):
+        """Pairs of lines whose strengths correlate by more than `CORRELATED`, shape (2, n_pairs)."""
+        place = self.parts[0][0][:, STRENGTH]
+        std = np.sqrt(np.maximum(self._elements(place, place), 0.0))
+        n, q = len(place), max(self.n_local // max(len(place), 1), 1)
+        pairs = [np.zeros((2, 0), dtype=np.int64)]
+        for d in range(1, min(n, self.inverse.reach // q + 1)):
+            strong = np.abs(self._elements(place[:-d], place[d:])) > CORRELATED * std[:-d] * std[d:]
+            pairs.append(np.flatnonzero(strong) + np.array([[0], [d]]))
+        return np.concatenate(pairs, axis=1)
+
+    def blends(self):
+        """The blend of every line: the lines that correlate, directly or through others; -1 for none, (n_lines,)."""
+        pairs, n = self.correlated(), len(self.scale)
+        label = connected_components(coo_matrix((np.ones(pairs.shape[1]), pairs), shape=(n, n)), directed=False)[1]
+        blended = np.bincount(label, minlength=n)[label] > 1
+        out = np.full(n, -1)
+        out[blended] = np.unique(label[blended], return_inverse=True)[1]
+        return out
+
+    def between(self, gradient, index):
+        """
+        The covariance of one quantity of each of some lines, exact however far apart they are.
+
+        Parameters
+        ----------
+        gradient : ndarray, shape (n_lines, 4)
+            Derivatives of every line's quantity.
+        index : ndarray of int, shape (k,)
+
+        Returns
+        -------
+        ndarray, shape (k, k)
+        """
+        size = self.n_local + len(self.inverse.corner)
+        terms = [(place[index], unit[index] * gradient[index]) for place, unit in self.parts]
+        out = np.zeros((len(index), len(index)))
+        for start in range(0, len(index), CHUNK):
+            part = slice(start, start + CHUNK)
+            rhs = np.zeros((size, len(index[part])))
+            for place, weight in terms:
+                line, parameter = np.nonzero(place[part] >= 0)
+                np.add.at(rhs, (place[part][line, parameter], line), weight[part][line, parameter])
+            solved = self.factor.solve(rhs)
+            for place, weight in terms:
+                out[:, part] += np.einsum("ja,jak->jk", np.where(place >= 0, weight, 0.0), solved[place])
+        return out * self.scale[index] * self.scale[index][:, None]
+
+    def sums(self, gradient, label):
+        """Variances of the sums of a quantity over the lines of every label (-1: none), shape (max(label) + 1,)."""
+        order = np.argsort(label, kind="stable")
+        order = order[label[order] >= 0]
+        count = np.bincount(label[order])
+        first = np.cumsum(count) - count
+        out = np.zeros(len(count))
+        for size in np.unique(count):
+            some = np.flatnonzero(count == size)
+            members = order[first[some][:, None] + np.arange(size)]
+            if size > LONGEST or not self._stored(members[:, 0], members[:, -1]).all():
+                out[some] = [self.between(gradient, index).sum() for index in members]
+                continue
+            for a in range(size):
+                for b in range(size):
+                    out[some] += self._pairs(gradient, members[:, a], members[:, b])
+        return out
+
+    def _stored(self, first, last):
+        """Whether the inverse knows all elements between two lines of its own."""
+        q = self.n_local // max(len(self.scale), 1)
+        if q == 0:
+            return np.ones(first.shape, dtype=bool)
+        return self.inverse.stored(q * first, q * (last - first) + q - 1)
+
+    def _pairs(self, gradient, first, second):
+        """Covariances of one quantity of lines `first` and of lines `second`, which are near each other."""
+        out = np.zeros(len(first))
+        for place, unit in self.parts:
+            for other, other_unit in self.parts:
+                for a in range(4):
+                    for b in range(4):
+                        weight = unit[first, a] * gradient[first, a] * other_unit[second, b] * gradient[second, b]
+                        out += weight * self._elements(place[first, a], other[second, b])
+        return out * self.scale[first] * self.scale[second]
+
+
+def felt_lines(matrix, layout):
+    """False for lines of which no datum knows, shape (n_lines,)."""
+    return matrix.local_diagonal.reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], bool)
+
+
+def definite_factor(matrix, ridge):
+    """The factor of a semi-definite matrix with the first of ridge, 10 ridge, ... that makes it definite."""
+    factor = matrix.factor(ridge)
+    while factor is None:
+        ridge = max(10.0 * ridge, 1e-14 * float(matrix.diagonal.max()))
+        factor = matrix.factor(ridge)
+    return factor
