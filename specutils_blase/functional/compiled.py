@@ -121,14 +121,14 @@ def _wing_value(x, y, re):
 
 
 @njit(**FAST)
-def _wing_terms(x, y, norm, inv, t0, t1, t2, t3):
+def _wing_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
     """What `_terms_line` returns, by the same series written as w = i/(sqrt(pi) z) (1 + u C), C = 1/2 + u G.
 
     Then w' = -2i/sqrt(pi) u C and w'' = 2i/sqrt(pi) u/z (2 G - C), in which nothing cancels at large |z|.
     """
-    norm = norm * _RSQRTPI
+    w0, w1, w2, w3 = -w0 * _RSQRTPI, -w1 * _RSQRTPI, 2.0 * y * w2 * _RSQRTPI, -2.0 * inv * w3 * _RSQRTPI
     for i in range(x.size):
-        xi = x[i]
+        xi, f = x[i], factor[i]
         q = 1.0 / (xi * xi + y * y)
         vr, vi = xi * q, -y * q  # 1/z
         ur, ui = vr * vr - vi * vi, 2.0 * vr * vi
@@ -144,24 +144,25 @@ def _wing_terms(x, y, norm, inv, t0, t1, t2, t3):
         br, bi = ur * cr - ui * ci, ur * ci + ui * cr  # u C
         hr, hi = 2.0 * gr - cr, 2.0 * gi - ci
         kr, ki = ur * hr - ui * hi, ur * hi + ui * hr
-        t0[i] = -norm * (vr * bi + vi * (1.0 + br))
-        t1[i] = -norm * (vr * ki + vi * kr)
-        t2[i] = 2.0 * y * norm * br
-        t3[i] = -2.0 * inv * norm * bi
+        t0[i] = w0 * f * (vr * bi + vi * (1.0 + br))
+        t1[i] = w1 * f * (vr * ki + vi * kr)
+        t2[i] = w2 * f * br
+        t3[i] = w3 * f * bi
 
 
 @njit(**FAST)
-def _core_terms(x, y, norm, inv, t0, t1, t2, t3):
+def _core_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
     """What `_terms_line` returns, for |x|, y of order 10 and less."""
     _core(x, y, t0, t2)
+    w1, w2, w3 = -w1, -y * w2, -inv * w3
     for i in range(x.size):
-        wr, wi, xi = t0[i], t2[i], x[i]
+        wr, wi, xi, f = t0[i], t2[i], x[i], factor[i]
         dr = -2.0 * (xi * wr - y * wi)
         di = -2.0 * (xi * wi + y * wr) + 2.0 * _RSQRTPI
-        t0[i] = norm * wr
-        t1[i] = -norm * (wr + (xi * dr - y * di))  # sigma dV/dsigma = sigma^2 d2V/dx2
-        t2[i] = -y * norm * di  # dV/dgamma = -Im w'
-        t3[i] = -inv * norm * dr
+        t0[i] = w0 * f * wr
+        t1[i] = w1 * f * (wr + (xi * dr - y * di))  # sigma dV/dsigma = sigma^2 d2V/dx2
+        t2[i] = w2 * f * di  # dV/dgamma = -Im w'
+        t3[i] = w3 * f * dr
 
 
 @njit(**FAST)
@@ -223,32 +224,56 @@ def _value_line(wave, lo, hi, center, sigma, gamma, x, value, scratch):
 
 
 @njit(**FAST)
-def _terms_line(wave, lo, hi, center, strength, sigma, gamma, x, t0, t1, t2, t3):
+def _terms_line(wave, lo, hi, center, strength, sigma, gamma, factor, w0, w1, w2, w3, x, t0, t1, t2, t3):
     """d tau / d (ln strength, ln sigma, ln gamma, center) on pixels lo..hi into t0..t3; the first is tau itself.
 
-    The five arrays are longer than that by PAD, and contiguous: rows of a matrix would not be vectorised.
+    They are multiplied by `factor` (which begins with pixel lo) and each by its w.  All these arrays are longer than
+    that by PAD, and contiguous: rows of a matrix would not be vectorised.
     """
     inv = 1.0 / (sigma * _SQRT2)
     y = gamma * inv
     n, norm = hi - lo, strength * inv * _RSQRTPI
+    w0, w1, w2, w3 = norm * w0, norm * w1, norm * w2, norm * w3
     core0, core1 = _place(wave, lo, hi, center, inv, y, x)
     if core0 > 0:
         end = _whole(0, core0)
-        _wing_terms(x[:end], y, norm, inv, t0[:end], t1[:end], t2[:end], t3[:end])
+        _wing_terms(x[:end], y, inv, factor[:end], w0, w1, w2, w3, t0[:end], t1[:end], t2[:end], t3[:end])
     if core1 > core0:
         end = _whole(core0, core1)
-        _core_terms(x[core0:end], y, norm, inv, t0[core0:end], t1[core0:end], t2[core0:end], t3[core0:end])
+        _core_terms(x[core0:end], y, inv, factor[core0:end], w0, w1, w2, w3,
+                    t0[core0:end], t1[core0:end], t2[core0:end], t3[core0:end])  # fmt: skip
     if n > core1:
         end = _whole(core1, n)
-        _wing_terms(x[core1:end], y, norm, inv, t0[core1:end], t1[core1:end], t2[core1:end], t3[core1:end])
+        _wing_terms(x[core1:end], y, inv, factor[core1:end], w0, w1, w2, w3,
+                    t0[core1:end], t1[core1:end], t2[core1:end], t3[core1:end])  # fmt: skip
+
+
+@njit(**FAST)
+def _divide_product(n, factor, one, t0, t1, t2, t3):
+    """Terms of tau, computed with factor one, as those of -ln(1 - tau), times factor."""
+    for i in range(n):
+        one[i] = factor[i] / (1.0 - min(t0[i], MAX_DEPTH))
+    for i in range(n):
+        t0[i] *= one[i]
+        t1[i] *= one[i]
+        t2[i] *= one[i]
+        t3[i] *= one[i]
+        one[i] = 1.0
+
+
+@njit(**FAST)
+def _longest(lo, hi, first, last):
+    """Length of the work arrays for lines first..last."""
+    longest = 0
+    for j in range(first, last):
+        longest = max(longest, hi[j] - lo[j])
+    return longest + PAD
 
 
 @njit(**FAST)
 def _depth_lines(wave, center, strength, sigma, gamma, lo, hi, first, last, tau):
-    longest = 0
-    for j in range(first, last):
-        longest = max(longest, hi[j] - lo[j])
-    x, value, scratch = np.empty(longest + PAD), np.empty(longest + PAD), np.empty(longest + PAD)
+    size = _longest(lo, hi, first, last)
+    x, value, scratch = np.empty(size), np.empty(size), np.empty(size)
     for j in range(first, last):
         _value_line(wave, lo[j], hi[j], center[j], sigma[j], gamma[j], x, value, scratch)
         for i in range(lo[j], hi[j]):
@@ -257,10 +282,8 @@ def _depth_lines(wave, center, strength, sigma, gamma, lo, hi, first, last, tau)
 
 @njit(**FAST)
 def _product_lines(wave, center, strength, sigma, gamma, lo, hi, first, last, out):
-    longest = 0
-    for j in range(first, last):
-        longest = max(longest, hi[j] - lo[j])
-    x, value, scratch = np.empty(longest + PAD), np.empty(longest + PAD), np.empty(longest + PAD)
+    size = _longest(lo, hi, first, last)
+    x, value, scratch = np.empty(size), np.empty(size), np.empty(size)
     for j in range(first, last):
         _value_line(wave, lo[j], hi[j], center[j], sigma[j], gamma[j], x, value, scratch)
         for i in range(lo[j], hi[j]):
@@ -354,28 +377,31 @@ def product_transmission(wave, center, strength, sigma, gamma, tolerance):
 
 
 @njit(**FAST)
-def _four(size):
-    return np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-
-
-@njit(**FAST)
-def _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, rows, factor, weight, product, first, last, out):
-    longest = 0
+def _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, place, factor, weight, product, first, last,
+                 out):  # fmt: skip
+    size = _longest(lo, hi, first, last)
+    x, one, spare = np.empty(size), np.ones(size), np.empty((4, size))
     for j in range(first, last):
-        longest = max(longest, hi[j] - lo[j])
-    x, terms = np.empty(longest + PAD), _four(longest + PAD)
-    for j in range(first, last):
-        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, *terms)
-        n = hi[j] - lo[j]
-        for i in range(n):
-            x[i] = factor[lo[j] + i]
+        begin, n = offset[j], hi[j] - lo[j]
+        end = begin + n + PAD
+        t0 = out[place[0], begin:end] if place[0] >= 0 else spare[0, : n + PAD]
+        t1 = out[place[1], begin:end] if place[1] >= 0 else spare[1, : n + PAD]
+        t2 = out[place[2], begin:end] if place[2] >= 0 else spare[2, : n + PAD]
+        t3 = out[place[3], begin:end] if place[3] >= 0 else spare[3, : n + PAD]
+        own = factor[lo[j] : hi[j] + PAD]
+        w0, w1, w2, w3 = weight[0, j], weight[1, j], weight[2, j], weight[3, j]
         if product[j]:
+            _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], one, 1.0, 1.0, 1.0, 1.0,
+                        x, t0, t1, t2, t3)  # fmt: skip
+            _divide_product(n, own, one, t0, t1, t2, t3)
             for i in range(n):
-                x[i] /= 1.0 - min(terms[0][i], MAX_DEPTH)
-        for a in range(rows.size):
-            term, own, f = terms[rows[a]], out[a, offset[j] : offset[j + 1]], weight[a, j]
-            for i in range(n):
-                own[i] = f * term[i] * x[i]
+                t0[i] *= w0
+                t1[i] *= w1
+                t2[i] *= w2
+                t3[i] *= w3
+        else:
+            _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], own, w0, w1, w2, w3,
+                        x, t0, t1, t2, t3)  # fmt: skip
 
 
 class Memory:
@@ -414,20 +440,24 @@ def line_terms(wave, center, strength, sigma, gamma, lo, hi, *, rows=(0, 1, 2, 3
 
     Returns
     -------
-    offset : ndarray of int, shape (n_lines + 1,)
-        Line j owns columns offset[j]:offset[j + 1], which are its pixels lo[j]:hi[j].
-    terms : ndarray, shape (len(rows), n_pairs)
+    offset : ndarray of int, shape (n_lines,)
+        Line j owns columns offset[j]:offset[j] + hi[j] - lo[j], which are its pixels lo[j]:hi[j].
+    terms : ndarray, shape (len(rows), n)
+        What lies between the columns of two lines means nothing.
     """
-    offset = np.concatenate([[0], np.cumsum(hi - lo)])
-    factor = np.ones(wave.size) if factor is None else factor
-    weight = np.ones((len(rows), len(lo))) if weight is None else weight
+    offset = np.concatenate([[0], np.cumsum(hi - lo + PAD)])
+    place, weights = np.full(4, -1), np.ones((4, len(lo)))
+    place[list(rows)] = np.arange(len(rows))
+    if weight is not None:
+        weights[list(rows)] = weight
+    factor = np.ones(wave.size + PAD) if factor is None else np.append(factor, np.ones(PAD))
     product = np.zeros(len(lo), dtype=bool) if product is None else product
     out = (memory or Memory()).array(len(rows), int(offset[-1]))
-    rows = np.array(rows, dtype=np.int64)
+    offset = offset[:-1]
 
     def work(first, last):
-        _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, rows, factor, weight, product, first, last,
-                     out)  # fmt: skip
+        _terms_lines(wave, center, strength, sigma, gamma, lo, hi, offset, place, factor, weights, product, first,
+                     last, out)  # fmt: skip
 
     chunked(work, hi - lo)
     return offset, out
@@ -435,25 +465,21 @@ def line_terms(wave, center, strength, sigma, gamma, lo, hi, *, rows=(0, 1, 2, 3
 
 @njit(**FAST)
 def _project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product, first, last, out):
-    longest = 0
+    size = _longest(lo, hi, first, last)
+    x, one, spare = np.empty(size), np.ones(size), np.empty((4, size))
+    t0, t1, t2, t3 = spare[0], spare[1], spare[2], spare[3]
     for j in range(first, last):
-        longest = max(longest, hi[j] - lo[j])
-    x, terms = np.empty(longest + PAD), _four(longest + PAD)
-    t0, t1, t2, t3 = terms
-    for j in range(first, last):
-        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], x, *terms)
-        n = hi[j] - lo[j]
-        for i in range(n):
-            x[i] = vector[lo[j] + i]
+        n, own = hi[j] - lo[j], vector[lo[j] : hi[j] + PAD]
+        _terms_line(wave, lo[j], hi[j], center[j], strength[j], sigma[j], gamma[j], one if product[j] else own,
+                    1.0, 1.0, 1.0, 1.0, x, t0, t1, t2, t3)  # fmt: skip
         if product[j]:
-            for i in range(n):
-                x[i] /= 1.0 - min(t0[i], MAX_DEPTH)
+            _divide_product(n, own, one, t0, t1, t2, t3)
         s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
         for i in range(n):
-            s0 += t0[i] * x[i]
-            s1 += t1[i] * x[i]
-            s2 += t2[i] * x[i]
-            s3 += t3[i] * x[i]
+            s0 += t0[i]
+            s1 += t1[i]
+            s2 += t2[i]
+            s3 += t3[i]
         out[0, j], out[1, j], out[2, j], out[3, j] = s0, s1, s2, s3
 
 
@@ -464,7 +490,7 @@ def line_projections(wave, center, strength, sigma, gamma, lo, hi, vector, produ
     -------
     ndarray, shape (4, n_lines)
     """
-    out = np.empty((4, len(lo)))
+    out, vector = np.empty((4, len(lo))), np.append(vector, np.zeros(PAD))
 
     def work(first, last):
         _project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product, first, last, out)

@@ -77,23 +77,23 @@ def _gram_columns(terms, offset, lo, hi, near_lo, near_hi, last_near, first, las
 
 
 @njit(**FAST)
-def _project_columns(terms, offset, lo, vector, first, last, out):
+def _project_columns(terms, offset, lo, hi, vector, first, last, out):
     q = terms.shape[0]
     for j in range(first, last):
-        n = offset[j + 1] - offset[j]
-        rest = vector[lo[j] : lo[j] + n]
+        n = hi[j] - lo[j]
+        rest = vector[lo[j] : hi[j]]
         for a in range(q):
-            column = terms[a, offset[j] : offset[j + 1]]
+            column = terms[a, offset[j] : offset[j] + n]
             total = 0.0
             for i in range(n):
                 total += column[i] * rest[i]
             out[j * q + a] = total
 
 
-def project(terms, offset, lo, vector):
+def project(terms, offset, lo, hi, vector):
     """J' vector for the flat columns of `assemble`, shape (n_lines * q,); vector has shape (n_pix,)."""
     out = np.empty(terms.shape[0] * len(lo))
-    chunked(lambda a, b: _project_columns(terms, offset, lo, vector, a, b, out), np.diff(offset))
+    chunked(lambda a, b: _project_columns(terms, offset, lo, hi, vector, a, b, out), hi - lo)
     return out
 
 
@@ -127,7 +127,7 @@ def assemble(terms, offset, lo, hi, dense, near=None):
     Parameters
     ----------
     terms : ndarray, shape (q, n_pairs)
-        Columns of the Jacobian: line j owns terms[:, offset[j]:offset[j + 1]] on its pixels lo[j]:hi[j].
+        Columns of the Jacobian: line j owns the columns from offset[j] on its pixels lo[j]:hi[j].
     offset, lo, hi : ndarray of int
     dense : ndarray, shape (m, n_pix)
         Columns of the global parameters.

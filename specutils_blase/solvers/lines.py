@@ -320,13 +320,13 @@ class SampledLines:
             weight=units, product=np.full(len(lines), self.form == "product"), memory=self._memory,
         )  # fmt: skip
         if self.n_ties:
-            dense = np.concatenate([dense, self.ties.columns(columns[q:], offset, lo, self.wave.size)])
+            dense = np.concatenate([dense, self.ties.columns(columns[q:], offset, lo, hi, self.wave.size)])
         if q == 0:
             return dense @ residual, assemble_globals(dense)
         columns = columns[:q]
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
-        gradient = np.concatenate([project(columns, offset, lo, residual), np.einsum("mp,p->m", dense, residual)])
+        gradient = np.concatenate([project(columns, offset, lo, hi, residual), np.einsum("mp,p->m", dense, residual)])
         return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
 
     def blocked(self, theta, gradient):

@@ -53,11 +53,11 @@ class Ties:
         units[:, CENTER] = center / SPEED_OF_LIGHT
         return units
 
-    def columns(self, terms, offset, lo, n_pix):
+    def columns(self, terms, offset, lo, hi, n_pix):
         """Columns of the Jacobian, shape (n, n_pix): sums of the terms of `rows` (len(rows), n_pairs) over members."""
         out = np.zeros((len(self), n_pix))
         for row, term in zip(self.rows, terms, strict=True):
-            _add_members(term, offset, lo, np.ascontiguousarray(self.member[:, row]), out)
+            _add_members(term, offset, lo, hi, np.ascontiguousarray(self.member[:, row]), out)
         return out
 
     @staticmethod
@@ -67,8 +67,8 @@ class Ties:
 
 
 @njit(**FAST)
-def _add_members(term, offset, lo, member, out):
+def _add_members(term, offset, lo, hi, member, out):
     for j in range(lo.size):
         if member[j] >= 0:
-            for i in range(offset[j + 1] - offset[j]):
+            for i in range(hi[j] - lo[j]):
                 out[member[j], lo[j] + i] += term[offset[j] + i]

@@ -27,8 +27,7 @@ def terms_over(x, y, strength=1.0):
     n, ones = len(y), np.ones(len(y))
     lo, hi = np.zeros(n, dtype=np.int64), np.full(n, len(x), dtype=np.int64)
     offset, terms = compiled.line_terms(x, 0.0 * ones, strength * ones, UNIT_SIGMA * ones, np.array(y), lo, hi)
-    np.testing.assert_array_equal(offset, np.arange(n + 1) * len(x))
-    return terms.reshape(4, n, len(x))
+    return terms[:, offset[:, None] + np.arange(len(x))]
 
 
 def exact_terms(x, y):
@@ -148,6 +147,7 @@ class TestDerivatives:
         point = np.array([*log, 5000.013])
         a, s, g = np.exp(log)
         _, terms = compiled.line_terms(wave, *(np.array([v]) for v in (point[3], sign * a, s, g)), lo, hi)
+        terms = terms[:, : wave.size]
         for k, row in enumerate(terms):
             step = np.zeros(4)
             step[k] = 1e-5
@@ -178,7 +178,8 @@ class TestForest:
         assert (np.abs(ours - tau) <= 1e-9 * scale + 1e-12 * peak_sum(lines)).all()
         flat = torch_product_transmission(torch.from_numpy(wave), **arguments).numpy()
         ours = compiled.product_transmission(wave, **lines, tolerance=tolerance)
-        np.testing.assert_allclose(ours, flat, rtol=1e-8 * (1.0 + scale.max()), atol=1e-14)
+        # where a factor passes through zero its error is absolute
+        np.testing.assert_allclose(ours, flat, rtol=1e-8 * (1.0 + scale.max()), atol=1e-12 * (1.0 + scale.max()))
 
     @settings(max_examples=100, deadline=None)
     @given(strength=positive, sigma=positive, gamma=positive, log_tolerance=st.floats(-9.0, -3.0))
@@ -211,11 +212,11 @@ class TestForest:
         np.testing.assert_allclose(flat, np.prod(parts, axis=0), rtol=1e-11, atol=1e-14)
         lo, hi = compiled.line_windows(wave, lines["center"], np.full(300, 1.5))
         offset, terms = compiled.line_terms(wave, *lines.values(), lo, hi)
-        assert terms.shape == (4, np.sum(hi - lo))
+        assert terms.shape[0] == 4 and (np.diff(offset) >= (hi - lo)[:-1]).all()
         dense = dense_depths(lines, wave)
         for j in range(300):
             own = dense[j, lo[j] : hi[j]]
-            found = terms[0, offset[j] : offset[j + 1]]
+            found = terms[0, offset[j] : offset[j] + hi[j] - lo[j]]
             np.testing.assert_allclose(found, own, rtol=1e-9, atol=1e-12 * np.abs(own).max())
 
     @pytest.mark.parametrize("n_lines", [3, 300])
@@ -228,7 +229,7 @@ class TestForest:
         offset, terms = compiled.line_terms(wave, *lines.values(), lo, hi)
         sums = compiled.line_projections(wave, *lines.values(), lo, hi, vector, product)
         for j in range(n_lines):
-            own = terms[:, offset[j] : offset[j + 1]]
+            own = terms[:, offset[j] : offset[j] + hi[j] - lo[j]]
             weight = vector[lo[j] : hi[j]] / (1.0 - own[0] if product[j] else 1.0)
             np.testing.assert_allclose(sums[:, j], own @ weight, rtol=1e-11, atol=1e-12)
 
@@ -264,7 +265,7 @@ class TestEdges:
         assert compiled.product_transmission(wave, none, none, none, none, 1e-6).tolist() == [1.0] * 5
         lo, hi = compiled.line_windows(wave, none, none)
         offset, terms = compiled.line_terms(wave, none, none, none, none, lo, hi)
-        assert offset.tolist() == [0] and terms.shape == (4, 0)
+        assert offset.tolist() == [] and terms.shape == (4, 0)
 
     def test_one_pixel(self):
         one = np.ones(1)
@@ -283,7 +284,7 @@ class TestEdges:
         wave = np.linspace(0.0, 10.0, 11)
         lo, hi = np.zeros(1, dtype=np.int64), np.full(1, 11, dtype=np.int64)
         _, terms = compiled.line_terms(wave, *(np.array([v]) for v in line.values()), lo, hi)
-        assert np.isnan(terms[0]).all()
+        assert np.isnan(terms[0, :11]).all()
 
     @pytest.mark.parametrize("name", ["center", "strength", "sigma", "gamma"])
     @pytest.mark.parametrize("function", [compiled.optical_depth, compiled.product_transmission])

@@ -80,17 +80,17 @@ class TestProject:
     @settings(max_examples=80, deadline=None)
     @given(size=sizes, seed=st.integers(0, 10_000))
     def test_is_the_transposed_jacobian(self, size, seed):
-        terms, offset, lo, _, _, jacobian = random_columns(seed, *size)
+        terms, offset, lo, hi, _, jacobian = random_columns(seed, *size)
         vector = np.random.default_rng(seed).normal(size=len(jacobian))
         n = len(lo) * len(terms)
         expected = jacobian[:, :n].T @ vector
-        np.testing.assert_allclose(project(terms, offset, lo, vector), expected, rtol=0, atol=1e-12 * len(jacobian))
+        np.testing.assert_allclose(project(terms, offset, lo, hi, vector), expected, rtol=0, atol=1e-12 * len(jacobian))
 
     def test_nan_reaches_the_line_that_sees_it(self):
         terms, offset, lo, hi, _, _ = random_columns(2, 2, 5, 30, 1)
         vector = np.ones(30)
         vector[lo[2]] = np.nan
-        is_nan = np.isnan(project(terms, offset, lo, vector)).reshape(5, 2)
+        is_nan = np.isnan(project(terms, offset, lo, hi, vector)).reshape(5, 2)
         np.testing.assert_array_equal(is_nan.all(axis=1), (lo <= lo[2]) & (lo[2] < hi))
 
 
