@@ -10,7 +10,7 @@ from astropy import units as u
 from specutils_blase import __version__
 from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.flags import AT_BOUND, BLENDED
+from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.lines import (
     check_prominence,
@@ -244,6 +244,7 @@ class _Clone:
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)
         covariance *= np.reshape(scale**2, (-1, 1, 1))
         flags = AT_BOUND * problem.layout.at_bound(problem.split(theta)[0]) + BLENDED * blended
+        flags += OUTSIDE_WINDOW * ~has_data(self.wave, self.lines)
         nearest = np.clip(np.searchsorted(self.arrays.wave, self.lines.center), 0, self.arrays.wave.size - 1)
         errors = ("standard deviations from the flux uncertainties" if self.noisy else
                   "the spectrum has no noise: formal errors scaled by the rms residual near each line")  # fmt: skip
@@ -286,3 +287,9 @@ def local_rms(wave, residual, lines):
     middle = (lo + hi) // 2
     lo, hi = np.maximum(np.minimum(lo, middle - 2), 0), np.minimum(np.maximum(hi, middle + 3), wave.size)
     return np.sqrt(np.maximum(running[hi] - running[lo], 0.0) / np.maximum(hi - lo, 1))
+
+
+def has_data(wave, lines):
+    """True for lines with one of the usable points within their width or a typical step, shape (n_lines,)."""
+    reach = lines.width + np.median(np.diff(wave))
+    return np.searchsorted(wave, lines.center - reach) < np.searchsorted(wave, lines.center + reach, side="right")

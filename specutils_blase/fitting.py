@@ -30,6 +30,7 @@ from specutils_blase.solvers.lines import (
     blended_lines,
     definite_factor,
     line_covariance,
+    strength_variances,
 )
 from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI, STAR
 from specutils_blase.solvers.posterior import posterior_mean
@@ -413,11 +414,16 @@ class _Result:
                 covariance[problem.held[:, column], parameter] = 0.0
                 covariance[problem.held[:, column], :, parameter] = 0.0
             local = problem.split(theta)[0]
-            flags |= AT_BOUND * layout.at_bound(local) | BLENDED * blended_lines(self.inverse, layout)
+            # the strengths are reported with the column, so that they need not be known without it
+            columns = [len(problem.names) + k for k in range(problem.scene.n_species)
+                       if problem.scene.form[k + 1] == "opacity"]  # fmt: skip
+            flags |= AT_BOUND * layout.at_bound(local, problem.held)
+            flags |= BLENDED * blended_lines(self.inverse, layout, given=columns)
             if STRENGTH in layout.free:
-                curvature = problem.penalty.curvature(local)[:, layout.free.index(STRENGTH)]
-                curvature = np.where(problem.held[:, layout.free.index(STRENGTH)], 0.0, curvature)
-                flags |= PRIOR_DOMINATED * (covariance[:, STRENGTH, STRENGTH] / self.scale * curvature > 0.5)
+                place = layout.free.index(STRENGTH)
+                curvature = np.where(problem.held[:, place], 0.0, problem.penalty.curvature(local)[:, place])
+                variance = strength_variances(self.inverse, layout, columns)[0]
+                flags |= PRIOR_DOMINATED * (variance * curvature > 0.5)
         lines, covariance = self.with_columns(lines, covariance)
         flags |= OUTSIDE_WINDOW * ~self.setup.has_data(self.state.observed)
         centers = self.state.observed.center

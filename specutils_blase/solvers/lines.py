@@ -29,6 +29,8 @@ MAX_CENTER_STEP = 0.5
 # Optical depth at which a line's derivatives are cut (its value goes on to the model's own tolerance).  In a clone
 # the gradient is cut too: a line is learned where it matters, and cannot be drawn into the part of a continuum.
 DERIVATIVE_TOLERANCE = 1e-3
+# So near to a limit a parameter is at it: what is as good as nothing has hardly a gradient that could take it there.
+LIMIT_MARGIN = 1e-4
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
 # Share of the lines up to which it pays to take their old optical depth away and to add the new one.
@@ -139,10 +141,11 @@ class LineLayout:
         free = list(self.free)
         return ((theta <= self.lower[..., free]) & (gradient > 0)) | ((theta >= self.upper[..., free]) & (gradient < 0))
 
-    def at_bound(self, theta):
-        """True where a line has a parameter at its limit, shape (n_lines,)."""
+    def at_bound(self, theta, held=False):
+        """True where a line has a parameter at its limit that is not `held` (n_lines, q), shape (n_lines,)."""
         free = list(self.free)
-        return ((theta <= self.lower[..., free]) | (theta >= self.upper[..., free])).any(axis=1)
+        lower, upper = self.lower[..., free] + LIMIT_MARGIN, self.upper[..., free] - LIMIT_MARGIN
+        return (((theta <= lower) | (theta >= upper)) & ~np.asarray(held)).any(axis=1)
 
     def project(self, sums):
         """Sums of `compiled.line_terms`, shape (4, n_lines), as derivatives with respect to theta (n_lines, q)."""
@@ -414,16 +417,43 @@ def felt_lines(matrix, layout):
     return matrix.local_diagonal.reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], bool)
 
 
-def blended_lines(inverse, layout, threshold=0.7):
-    """True where a line's strength correlates by more than `threshold` with that of a neighbour, shape (n_lines,)."""
+def strength_variances(inverse, layout, given=()):
+    """Variances of ln |strength| where the global parameters `given` are known, and what these tell of the lines.
+
+    Returns
+    -------
+    variance : ndarray, shape (n_lines,)
+    border, precision : ndarray, shapes (n_lines, k) and (k, k)
+        border @ precision @ border.T has been taken from the covariance of the strengths.
+    """
+    column, given = _strength_columns(layout), list(given)
+    border = inverse.border[column][:, given]
+    precision = np.linalg.pinv(inverse.corner[np.ix_(given, given)], hermitian=True)
+    known = np.einsum("ja,ab,jb->j", border, precision, border)
+    return np.maximum(inverse.below(column, 0) - known, 0.0), border, precision
+
+
+def _strength_columns(layout):
+    n, q = layout.shape
+    return q * np.arange(n) + layout.free.index(STRENGTH)
+
+
+def blended_lines(inverse, layout, threshold=0.7, given=()):
+    """True where a line's strength correlates by more than `threshold` with that of a neighbour, shape (n_lines,).
+
+    With the column of a species all its strengths move together: it belongs to the parameters `given`.
+    """
     n, q = layout.shape
     blended = np.zeros(n, dtype=bool)
     if STRENGTH not in layout.free or n == 0:
         return blended
-    column = q * np.arange(n) + layout.free.index(STRENGTH)
-    std = np.sqrt(np.maximum(inverse.below(column, 0), 0.0))
+    column = _strength_columns(layout)
+    variance, border, precision = strength_variances(inverse, layout, given)
+    std, known = np.sqrt(variance), border @ precision
     for d in range(1, min(n, inverse.reach // q + 1)):
-        strong = np.abs(inverse.below(column[:-d], d * q)) > threshold * std[:-d] * std[d:]
+        stored = inverse.below(column[:-d], d * q)  # zero where two lines do not overlap
+        shared = stored - np.sum(known[:-d] * border[d:], axis=1)
+        strong = (stored != 0) & (np.abs(shared) > threshold * std[:-d] * std[d:])
         blended[:-d] |= strong
         blended[d:] |= strong
     return blended
