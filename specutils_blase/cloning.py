@@ -324,7 +324,7 @@ class _Clone:
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)
         covariance = LineCovariance(factor, problem.layout, scale=scale, **self.shared())
         blends = blended_widths(self.lines, covariance, self.form)
-        flags = BLENDED * (blends[0] >= 0) + OUTSIDE_WINDOW * ~self.has_data()
+        flags = BLENDED * (blends[0] >= 0) + OUTSIDE_WINDOW * ~has_data(self.wave, self.lines)
         if problem.shape[0]:
             flags += AT_BOUND * problem.layout.at_bound(problem.split(theta)[0])
         nearest = np.clip(np.searchsorted(self.arrays.wave, self.lines.center), 0, self.arrays.wave.size - 1)
@@ -351,12 +351,6 @@ class _Clone:
         member = self.given.ties.member
         return {"shared": np.where(member >= 0, member + self.basis.shape[1], -1),
                 "shared_unit": self.given.ties.units(self.lines.center)}  # fmt: skip
-
-    def has_data(self):
-        """True for lines with a usable pixel within their width, shape (n_lines,)."""
-        reach = np.maximum(self.lines.width, np.median(np.diff(self.wave)))
-        lo, hi = (np.searchsorted(self.wave, self.lines.center + sign * reach) for sign in (-1, 1))
-        return hi > lo
 
     def forest(self, table):
         """The astropy model, in Angstrom and the unit of the flux."""
@@ -408,3 +402,9 @@ def local_rms(wave, residual, lines):
     middle = (lo + hi) // 2
     lo, hi = np.maximum(np.minimum(lo, middle - 2), 0), np.minimum(np.maximum(hi, middle + 3), wave.size)
     return np.sqrt(np.maximum(running[hi] - running[lo], 0.0) / np.maximum(hi - lo, 1))
+
+
+def has_data(wave, lines):
+    """True for lines with one of the usable points within their width or a typical step, shape (n_lines,)."""
+    reach = lines.width + np.median(np.diff(wave))
+    return np.searchsorted(wave, lines.center - reach) < np.searchsorted(wave, lines.center + reach, side="right")

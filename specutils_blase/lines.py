@@ -4,11 +4,12 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 from scipy.signal import find_peaks, peak_widths
-from scipy.special import erfcx, wofz
+from scipy.special import erfcx
 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import explain
 from specutils_blase.flags import AT_BOUND, BLENDED, FLAG_MEANING, OUTSIDE_WINDOW, PRIOR_DOMINATED
+from specutils_blase.functional import equivalent_widths
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, Lines, continuum_columns, peak_profile
 
@@ -220,37 +221,11 @@ def equivalent_width(lines, form="opacity"):
     Returns
     -------
     width : ndarray, shape (n_lines,) [Angstrom]
-        Integral of 1 - exp(-a V), positive for absorption; a in the product form.
+        Integral of 1 - exp(-a V), in the product form of min(a V, 1): positive for absorption.
     gradient : ndarray, shape (n_lines, 3)
         Derivatives with respect to ln |strength|, ln sigma, ln gamma.
     """
-    if form == "product":
-        zero = np.zeros(len(lines))
-        return lines.strength.copy(), np.stack([lines.strength, zero, zero], axis=1)
-    node, weight = np.polynomial.legendre.leggauss(128)
-    theta, weight = 0.25 * np.pi * (node + 1.0), 0.25 * np.pi * weight
-    parts = [_equivalent_width(lines.take(slice(k, k + 4096)), np.tan(theta), weight / np.cos(theta) ** 2)
-             for k in range(0, len(lines), 4096)]  # fmt: skip
-    if not parts:
-        return np.zeros(0), np.zeros((0, 3))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def _equivalent_width(lines, node, weight):
-    # Saturated wings reach tau = 1 at sqrt(a gamma/pi): the nodes are laid out in units of the profile's real extent.
-    reach = lines.width + np.sqrt(np.abs(lines.strength) * lines.gamma / np.pi)
-    delta = reach[:, None] * node
-    inv = 1.0 / (lines.sigma[:, None] * np.sqrt(2.0))
-    z = (delta + 1j * lines.gamma[:, None]) * inv
-    w = wofz(z)
-    w1 = -2.0 * z * w + 2j / np.sqrt(np.pi)
-    norm = lines.strength[:, None] * inv / np.sqrt(np.pi)
-    tau, d_gamma = norm * w.real, -norm * z.imag * w1.imag
-    # V is homogeneous of degree -1 in (delta, sigma, gamma)
-    d_sigma = -tau - d_gamma - norm * delta * inv * w1.real
-    dark = 2.0 * reach[:, None] * weight * np.exp(-tau)
-    width = np.sum(2.0 * reach[:, None] * weight * -np.expm1(-tau), axis=1)
-    return width, np.stack([np.sum(dark * d, axis=1) for d in (tau, d_sigma, d_gamma)], axis=1)
+    return equivalent_widths.equivalent_width(lines.strength, lines.sigma, lines.gamma, form)
 
 
 def peak_depth(lines, form="opacity"):
@@ -260,8 +235,8 @@ def peak_depth(lines, form="opacity"):
     tau = lines.strength * value / (lines.sigma * np.sqrt(2.0 * np.pi))
     slope = y * (2.0 * y - 2.0 / (np.sqrt(np.pi) * value))  # d ln erfcx(y)/d ln y
     logs = np.stack([np.ones_like(y), -1.0 - slope, slope], axis=1)
-    if form == "product":
-        return tau, tau[:, None] * logs
+    if form == "product":  # a factor of the product is cut at zero
+        return np.minimum(tau, 1.0), np.where(tau < 1.0, tau, 0.0)[:, None] * logs
     return -np.expm1(-tau), (np.exp(-tau) * tau)[:, None] * logs
 
 

@@ -119,13 +119,14 @@ class Result:
         """
         problem = self.problem
         lines, species = problem.lines(self.theta), problem.scene.species
-        shared, strength = np.full((len(lines), 4), -1), lines.strength.copy()
+        shared, strength, given = np.full((len(lines), 4), -1), lines.strength.copy(), []
         for k, log_column in enumerate(self.state.globals.column):
             mine = (species == k) & (problem.scene.form[k + 1] == "opacity")
             strength[mine] *= np.exp(log_column)
             shared[mine, STRENGTH] = len(problem.names) + k
+            given += [len(problem.names) + k] * (problem.scene.form[k + 1] == "opacity")
         covariance = LineCovariance(self.factor, problem.layout, inverse=self.inverse, held=problem.held,
-                                    shared=shared, scale=np.sqrt(self.scale))  # fmt: skip
+                                    shared=shared, given=given, scale=np.sqrt(self.scale))  # fmt: skip
         return Lines(lines.center, strength, lines.sigma, lines.gamma), covariance
 
     def line_form(self):
@@ -138,12 +139,12 @@ class Result:
         flags = OUTSIDE_WINDOW * ~self.setup.has_data(self.state.observed)
         if problem.shape[0]:
             local = problem.split(self.theta)[0]
-            flags = flags | AT_BOUND * layout.at_bound(local)
+            flags = flags | AT_BOUND * layout.at_bound(local, problem.held)
             if STRENGTH in layout.free:
                 place = layout.free.index(STRENGTH)
                 curvature = np.where(problem.held[:, place], 0.0, problem.penalty.curvature(local)[:, place])
-                variance = self.covariance.inverse.local_diagonal.reshape(local.shape)[:, place]
-                flags = flags | PRIOR_DOMINATED * (variance * curvature > 0.5)
+                # strengths are reported with the column, so that they need not be known without it
+                flags = flags | PRIOR_DOMINATED * (self.covariance.strength_variances()[0] * curvature > 0.5)
         return flags
 
     def line_tables(self):

@@ -43,7 +43,7 @@ INTERNAL = {
     "adapters": {"functional", "conf", "errors", "regions", "adapters"},
 }
 # The compiled twin of the layer functional.
-COMPILED = ("functional.compiled", "functional.multilevel")
+COMPILED = ("functional.compiled", "functional.equivalent_widths", "functional.multilevel")
 # The one module with files of torch: the state of an unfinished run, which is no product.
 CHECKPOINTS = "solvers.checkpoint"
 # Loaded by astropy at the end of every import of its fitters, through an entry point.

@@ -190,7 +190,7 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
     tolerance : float
         Also bounds the error of a line anywhere.
     """
-    reach = half_width(strength, sigma, gamma, tolerance)
+    reach = half_width(strength, sigma, gamma, (1.0 - SHARE) * tolerance)  # the rest is for the interpolation
     if np.isnan(center + reach).any():  # seen everywhere, so that it is seen
         return np.full(wave.size, np.nan)
     span, step = 0.0, np.ones(1)

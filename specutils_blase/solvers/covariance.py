@@ -36,14 +36,19 @@ class LineCovariance:
         Which of the global parameters acts on this one; -1: none.
     shared_unit : ndarray, shape (n_lines, 4), optional
         Derivatives with respect to these global parameters, default 1.
+    given : sequence of int
+        Global parameters that are taken as known where lines are compared: with the column of a species all its
+        strengths move together, and are reported with it.
     scale : float or ndarray, shape (n_lines,)
         What the standard deviations are multiplied by.
     """
 
-    def __init__(self, factor, layout, *, inverse=None, held=None, shared=None, shared_unit=None, scale=1.0):
+    def __init__(self, factor, layout, *, inverse=None, held=None, shared=None, shared_unit=None, given=(),
+                 scale=1.0):  # fmt: skip
         n, q = layout.shape
         self.factor, self.inverse = factor, factor.inverse() if inverse is None else inverse
         self.n_local, self.scale = n * q, np.broadcast_to(scale, n)
+        self.given = list(given)
         own = np.full((n, 4), -1)
         own[:, list(layout.free)] = np.arange(n * q).reshape(n, q)
         if held is not None:
@@ -76,14 +81,30 @@ class LineCovariance:
         out[corner] = inverse.corner[low[corner] - n, high[corner] - n]
         return out
 
+    def strength_variances(self):
+        """Variances of the lines' own ln |strength| where the global parameters `given` are known, (n_lines,).
+
+        Not scaled; and what is known through them, as border (n_lines, k) and precision (k, k).
+        """
+        place = self.parts[0][0][:, STRENGTH]
+        border = np.where(place[:, None] >= 0, self.inverse.border[place][:, self.given], 0.0)
+        precision = np.linalg.pinv(self.inverse.corner[np.ix_(self.given, self.given)], hermitian=True)
+        known = np.einsum("ja,ab,jb->j", border, precision, border)
+        return np.maximum(self._elements(place, place) - known, 0.0), border, precision
+
     def correlated(self):
         """Pairs of lines whose strengths correlate by more than `CORRELATED`, shape (2, n_pairs)."""
         place = self.parts[0][0][:, STRENGTH]
-        std = np.sqrt(np.maximum(self._elements(place, place), 0.0))
-        n, q = len(place), max(self.n_local // max(len(place), 1), 1)
+        n, q = len(place), self.n_local // max(len(place), 1)
+        if q == 0:
+            return np.zeros((2, 0), dtype=np.int64)
+        variance, border, precision = self.strength_variances()
+        std, known = np.sqrt(variance), border @ precision
         pairs = [np.zeros((2, 0), dtype=np.int64)]
         for d in range(1, min(n, self.inverse.reach // q + 1)):
-            strong = np.abs(self._elements(place[:-d], place[d:])) > CORRELATED * std[:-d] * std[d:]
+            stored = self._elements(place[:-d], place[d:])  # zero where two lines do not overlap
+            own = stored - np.sum(known[:-d] * border[d:], axis=1)
+            strong = (stored != 0) & (np.abs(own) > CORRELATED * std[:-d] * std[d:])
             pairs.append(np.flatnonzero(strong) + np.array([[0], [d]]))
         return np.concatenate(pairs, axis=1)
 

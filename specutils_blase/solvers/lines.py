@@ -29,6 +29,8 @@ MAX_CENTER_STEP = 0.5
 # Optical depth at which a line's derivatives are cut (its value goes on to the model's own tolerance).  In a clone
 # the gradient is cut too: a line is learned where it matters, and cannot be drawn into the part of a continuum.
 DERIVATIVE_TOLERANCE = 1e-3
+# So near to a limit a parameter is at it: what is as good as nothing has hardly a gradient that could take it there.
+LIMIT_MARGIN = 1e-4
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
 # Share of the lines up to which it pays to take their old optical depth away and to add the new one.
@@ -139,10 +141,11 @@ class LineLayout:
         free = list(self.free)
         return ((theta <= self.lower[..., free]) & (gradient > 0)) | ((theta >= self.upper[..., free]) & (gradient < 0))
 
-    def at_bound(self, theta):
-        """True where a line has a parameter at its limit, shape (n_lines,)."""
+    def at_bound(self, theta, held=False):
+        """True where a line has a parameter at its limit that is not `held` (n_lines, q), shape (n_lines,)."""
         free = list(self.free)
-        return ((theta <= self.lower[..., free]) | (theta >= self.upper[..., free])).any(axis=1)
+        lower, upper = self.lower[..., free] + LIMIT_MARGIN, self.upper[..., free] - LIMIT_MARGIN
+        return (((theta <= lower) | (theta >= upper)) & ~np.asarray(held)).any(axis=1)
 
     def project(self, sums):
         """Sums of `compiled.line_terms`, shape (4, n_lines), as derivatives with respect to theta (n_lines, q)."""
