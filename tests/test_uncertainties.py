@@ -12,8 +12,8 @@ from specutils import Spectrum
 from specutils_blase import LineTemplate, VoigtForest1D, clone_spectrum, fit_spectrum, fitting
 from specutils_blase.lines import QUANTITIES, line_table
 from specutils_blase.simulation import simulate_order
-from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.covariance import LineCovariance
+from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.lines import LineLayout, Lines, SampledLines
 from specutils_blase.solvers.observed import ObservedLines
 
