@@ -155,12 +155,14 @@ class LineCovariance:
         for size in np.unique(count):
             some = np.flatnonzero(count == size)
             members = order[first[some][:, None] + np.arange(size)]
-            if size > LONGEST or not self._stored(members[:, 0], members[:, -1]).all():
-                out[some] = [self.between(gradient, index).sum() for index in members]
-                continue
-            for a in range(size):
+            near = self._stored(members[:, 0], members[:, -1]) & (size <= LONGEST)
+            for a in range(size if near.any() else 0):
                 for b in range(size):
-                    out[some] += self._pairs(gradient, members[:, a], members[:, b])
+                    out[some[near]] += self._pairs(gradient, members[near, a], members[near, b])
+            far = np.flatnonzero(~near)
+            for few in np.array_split(far, -(-len(far) * size // CHUNK)) if len(far) else []:
+                between = self.between(gradient, members[few].ravel()).reshape(len(few), size, len(few), size)
+                out[some[few]] = np.einsum("kakb->k", between)
         return out
 
     def _stored(self, first, last):
