@@ -30,6 +30,8 @@ SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more th
 # error_model "numpy": the check for division by zero would keep the loops from being vectorised.
 # No "nnan"/"ninf" in fastmath: a NaN in must be a NaN out.
 FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True, "cache": True}
+# Of functions that compiled ones alone call: nothing that Python could call is compiled.
+INNER = {**FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def _weideman(order=32):
@@ -47,7 +49,7 @@ _SCALE, _COEFFICIENTS = _weideman()
 _C = tuple(_COEFFICIENTS.tolist())  # constants of the compiled code
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _core(x, y, re, im):
     """w(x + iy) for |x|, y of order 10 and less; a real-coefficient Horner scheme (two multiply-adds per term).
 
@@ -98,7 +100,7 @@ def _core(x, y, re, im):
         im[i] = sr * ii + si * ir
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _wing_value(x, y, re):
     """Re w by the asymptotic series w = i/(sqrt(pi) z) sum_k (2k-1)!!/(2 z^2)^k, nine terms, in real arithmetic."""
     for i in range(x.size):
@@ -120,7 +122,7 @@ def _wing_value(x, y, re):
         re[i] = _RSQRTPI * q * (r * y - m * xi)
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _wing_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
     """What `_terms_line` returns, by the same series written as w = i/(sqrt(pi) z) (1 + u C), C = 1/2 + u G.
 
@@ -150,7 +152,7 @@ def _wing_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
         t3[i] = w3 * f * bi
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _core_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
     """What `_terms_line` returns, for |x|, y of order 10 and less."""
     _core(x, y, t0, t2)
@@ -165,7 +167,7 @@ def _core_terms(x, y, inv, factor, w0, w1, w2, w3, t0, t1, t2, t3):
         t3[i] = w3 * f * dr
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _first_above(wave, lo, hi, value):
     """First pixel of lo..hi whose wavelength is not below value (np.searchsorted would take a second to compile)."""
     while lo < hi:
@@ -177,7 +179,7 @@ def _first_above(wave, lo, hi, value):
     return lo
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _place(wave, lo, hi, center, inv, y, x):
     """x = (wave - center) inv on pixels lo..hi, continued by PAD pixels; where the core begins and ends in it."""
     n = hi - lo
@@ -195,13 +197,13 @@ def _place(wave, lo, hi, center, inv, y, x):
     return first, last
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _whole(first, last):
     """The end of a stretch first..last made as long as whole vectors: with the rest pixel by pixel it takes longer."""
     return first + (last - first + PAD - 1) // PAD * PAD
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _value_line(wave, lo, hi, center, sigma, gamma, x, value, scratch):
     """V on pixels lo..hi into value[: hi - lo]; x, value and scratch are longer than that by PAD."""
     inv = 1.0 / (sigma * _SQRT2)
@@ -223,7 +225,7 @@ def _value_line(wave, lo, hi, center, sigma, gamma, x, value, scratch):
         value[i] *= norm
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _terms_line(wave, lo, hi, center, strength, sigma, gamma, factor, w0, w1, w2, w3, x, t0, t1, t2, t3):
     """d tau / d (ln strength, ln sigma, ln gamma, center) on pixels lo..hi into t0..t3; the first is tau itself.
 
@@ -248,7 +250,7 @@ def _terms_line(wave, lo, hi, center, strength, sigma, gamma, factor, w0, w1, w2
                     t0[core1:end], t1[core1:end], t2[core1:end], t3[core1:end])  # fmt: skip
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _divide_product(n, factor, one, t0, t1, t2, t3):
     """Terms of tau, computed with factor one, as those of -ln(1 - tau), times factor."""
     for i in range(n):
@@ -261,7 +263,7 @@ def _divide_product(n, factor, one, t0, t1, t2, t3):
         one[i] = 1.0
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _longest(lo, hi, first, last):
     """Length of the work arrays for lines first..last."""
     longest = 0

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .compiled import FAST, PAD, _terms_line, _value_line, chunked
+from .compiled import FAST, INNER, PAD, _terms_line, _value_line, chunked
 
 __all__ = ["equivalent_width"]
 
@@ -21,15 +21,17 @@ PANELS, MORE_PANELS, MOST_PANELS = 2, 0.85, 24
 # exp(-GAUSSIAN_END) of the Gaussian's optical depth is nothing; so many gamma are far out in the Lorentzian.
 GAUSSIAN_END, LORENTZIAN_END = 40.0, 3.0
 BISECTIONS = 60
+# Numba compiles a function anew for every literal number that it is called with.
+_ZERO, _ONE = np.int64(0), np.int64(1)
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _edge(strength, sigma, gamma, end, x, value, scratch):
     """Where strength V falls to 1, between 0 and end [Angstrom]."""
     point, inner, outer = np.empty(1), 0.0, end
     for _ in range(BISECTIONS):
         point[0] = 0.5 * (inner + outer)
-        _value_line(point, 0, 1, 0.0, sigma, gamma, x, value, scratch)
+        _value_line(point, _ZERO, _ONE, 0.0, sigma, gamma, x, value, scratch)
         if strength * value[0] > 1.0:
             inner = point[0]
         else:
@@ -37,7 +39,7 @@ def _edge(strength, sigma, gamma, end, x, value, scratch):
     return 0.5 * (inner + outer)
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _place_nodes(node, weight, first, scale, end, n_panels, point, share):
     """Nodes and weights of the integral from `first` to infinity [Angstrom]; returns how many."""
     k, inner = 0, math.asinh(first / scale)
@@ -63,7 +65,7 @@ def _integrate(strength, sigma, gamma, is_product, node, weight, first, last, ou
     for j in range(first, last):
         a, s, g = strength[j], sigma[j], gamma[j]
         point[0] = 0.0
-        _value_line(point, 0, 1, 0.0, s, g, x, t0, t1)
+        _value_line(point, _ZERO, _ONE, 0.0, s, g, x, t0, t1)
         saturation = math.log(max(abs(a) * t0[0], 1.0))
         n_panels = min(PANELS + int(math.ceil(MORE_PANELS * saturation)), MOST_PANELS)
         gaussian = s * math.sqrt(2.0 * (GAUSSIAN_END + saturation))
@@ -72,7 +74,7 @@ def _integrate(strength, sigma, gamma, is_product, node, weight, first, last, ou
         if is_product and a * t0[0] > 1.0:
             black = _edge(a, s, g, end, x, t0, t1)
         n = _place_nodes(node, weight, black, 3.0 * (math.sqrt(2.0) * s + g), end, n_panels, point, share)
-        _terms_line(point, 0, n, 0.0, a, s, g, one, 1.0, 1.0, 1.0, 1.0, x, t0, t1, t2, t3)
+        _terms_line(point, _ZERO, _ZERO + n, 0.0, a, s, g, one, 1.0, 1.0, 1.0, 1.0, x, t0, t1, t2, t3)
         width, d_strength, d_sigma, d_gamma = black, 0.0, 0.0, 0.0
         for i in range(n):
             tau, dark = t0[i], share[i]

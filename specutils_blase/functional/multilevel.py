@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .compiled import FAST, PAD, _first_above, _value_line, chunked, half_width, shared
+from .compiled import FAST, INNER, PAD, _first_above, _value_line, chunked, half_width, shared
 
 __all__ = ["optical_depth"]
 
@@ -103,14 +103,14 @@ def _far(strength, sigma, gamma, error):
     return max(FAR * square, square ** (6.0 / 7.0) * head ** (1.0 / 7.0))
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _radius(strength, gamma, spacing, far, error):
     """r beyond which, besides, a grid of this spacing resolves the line to within `error`."""
     head = CONTINUATION * abs(strength) * gamma / math.pi / error * spacing**6
     return max(math.sqrt(math.sqrt(head)), far, 16.0 * spacing * spacing)
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _index(position, start, step, size):
     """Index of the first grid point that is not below `position`, within 0..size."""
     place = math.ceil((position - start) / step)

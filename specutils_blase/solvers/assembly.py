@@ -7,7 +7,7 @@ dense columns.
 import numpy as np
 from numba import njit
 
-from ..functional.compiled import FAST, chunked
+from ..functional.compiled import FAST, INNER, chunked
 from .banded import TILE, BorderedBanded
 
 __all__ = ["assemble", "project", "near_windows"]
@@ -23,7 +23,7 @@ def last_coupled(lo, hi):
     return np.maximum.accumulate(last)
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _four_products(a, b, c, d):
     """Sums of a c, a d, b c, b d."""
     ac, ad, bc, bd = 0.0, 0.0, 0.0, 0.0

@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from ..functional.compiled import FAST
+from ..functional.compiled import FAST, INNER
 
 __all__ = ["BorderedBanded", "Factor", "TILE"]
 
@@ -214,7 +214,7 @@ def multiply(tiles, start, vector, out):
                 out[column] += total
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _factor_tile(t):
     """Cholesky factor of one tile in place; False if it is not positive definite.  What lies above is not used."""
     for c in range(TILE):
@@ -230,7 +230,7 @@ def _factor_tile(t):
     return True
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _divide_tiles(tiles, lower):
     """Every tile t becomes t lower'^-1."""
     i0, i1, i2, i3 = 1.0 / lower[0, 0], 1.0 / lower[1, 1], 1.0 / lower[2, 2], 1.0 / lower[3, 3]
@@ -245,7 +245,7 @@ def _divide_tiles(tiles, lower):
             t[0, r], t[1, r], t[2, r], t[3, r] = x0, x1, x2, x3
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _subtract_product(flat, t, a, b):
     """t -= a b' for tiles that begin at these places; a is held in registers."""
     a0, a1, a2, a3 = flat[a], flat[a + 1], flat[a + 2], flat[a + 3]
@@ -317,7 +317,7 @@ def back_substitute(tiles, start, rhs):
             x[0, k], x[1, k], x[2, k], x[3, k] = x0, x1, x2, x3
 
 
-@njit(**FAST)
+@njit(**INNER)
 def _inverse_tile(lower, out):
     """out = lower'^-1 lower^-1, both triangles."""
     inv = np.zeros((TILE, TILE))  # [column, row] of lower^-1
