@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from specutils_blase.preparation import ROTATIONS, Search, gaussian_kernel, sky_pixels, vertex
+from specutils_blase.preparation import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 
 __all__ = ["doubt"]
@@ -76,12 +76,12 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
 
 def _better_start(setup, fitted, found):
     """Velocity and rotation [km/s] where a template fits clearly better than it did where the fit ended, or None."""
-    search, place = Search(_thinned(setup)), np.array([found.velocity])
+    search, place = Search(thinned(setup, LOOK_PIXELS)), np.array([found.velocity])
     velocities = search.velocities[::LOOK_STRIDE]
     if not velocities.size:
         return None
     curves = np.array([search.chi2(velocities, rotation) for rotation in LOOK_ROTATIONS])
-    there = (search if setup is fitted else Search(_thinned(fitted))).chi2(place, found.vsini)[0]
+    there = (search if setup is fitted else Search(thinned(fitted, LOOK_PIXELS))).chi2(place, found.vsini)[0]
     if not _is_clear(curves.min(), there, search.setup):
         return None
     velocity = vertex(velocities, curves[np.argmin(curves.min(axis=1))])
@@ -98,14 +98,6 @@ def _sees_better_tellurics(setup, other, problem, theta):
         best.append(min(_continuum_chi2(scene, star * sky**column) for column in LOOK_COLUMNS))
     # the star has taken over part of what the tellurics do, so that little may be left for them here
     return best[1] * (1.0 + CLEAR_GAIN / np.count_nonzero(scene.weight)) < best[0]
-
-
-def _thinned(setup):
-    """A setup with about `LOOK_PIXELS` of the pixels."""
-    scene = setup.scene
-    part = slice(None, None, max(1, round(len(scene.edges) / LOOK_PIXELS)))
-    few = {name: getattr(scene, name)[part] for name in ("edges", "basis", "data", "weight")}
-    return replace(setup, scene=replace(scene, **few))
 
 
 def _continuum_chi2(scene, flux):
