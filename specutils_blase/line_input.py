@@ -159,7 +159,7 @@ def _lengths(table, name, row):
     values = _quantity(table, name)[row]
     if not values.unit.is_equivalent(u.AA):
         raise u.UnitsError(explain(f'lines["{name}"]', "be lengths", f"the unit {str(values.unit)!r}",
-                                   "an integrated optical depth and a width are in the unit of the wavelength"))  # fmt: skip
+                                   "strengths and widths are in units of wavelength"))  # fmt: skip
     values = values.to_value(u.AA)
     wrong = ~np.isnan(values) & (~np.isfinite(values) | (values == 0 if name == "strength" else values <= 0))
     if wrong.any():
