@@ -117,12 +117,14 @@ class TestGivenLines:
         shift = {"Fe I": 0.15, "Ti I": -0.15, "CN": 0.0}
         center = CENTER * (1 + np.array([shift[name] for name in SPECIES]) / 5007)
         assert center[2] > center[3]
-        template = clone(spectrum(), line_list(line_center=center), free="x_0", tied={"x_0": "species"})
+        template = clone(noisy(9, 1e-5), line_list(line_center=center), free="x_0", tied={"x_0": "species"})
         assert template.lines["list_row"].tolist() == [0, 1, 2, 3, 4, 5]
         assert template.lines["species"].tolist() == SPECIES.tolist()
         assert_near_truth(template)
         for name, (velocity, std) in template.fit_info["tied"]["x_0"].items():
             assert velocity == pytest.approx(C / (1 + shift[name] / 5007) - C, abs=5 * std + 1e-4)
+            mine = template.lines[template.lines["species"] == name]
+            np.testing.assert_allclose(mine["line_center_err"] / mine["line_center"], std / C, rtol=1e-2)
 
     def test_units_and_frequencies(self):
         table, reference = line_list(), clone(spectrum(), line_list())
