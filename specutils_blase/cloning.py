@@ -13,7 +13,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
-from specutils_blase.line_input import GivenLines, given_lines
+from specutils_blase.line_input import GivenLines, free_rows, given_lines
 from specutils_blase.lines import (
     blended_widths,
     check_prominence,
@@ -150,7 +150,7 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     if lines is not None:
         job.give_lines(lines, free, tied)
         job.fit(True, tell("given lines"))
-    elif tied is not None or tuple(free) != ("strength", "fwhm", "x_0"):
+    elif tied is not None or free_rows(free) != free_rows(("strength", "fwhm", "x_0")):
         raise ValueError(explain("free and tied", "be given with lines alone", "no lines", "give lines, or drop them"))
     else:
         for number in range(passes):

@@ -9,6 +9,9 @@ from specutils_blase.lines import QUANTITIES, quantity
 
 __all__ = ["TableCovariance"]
 
+# Columns besides the centre by which rows are known.
+KEYS = ("component", "list_row", "strength")
+
 
 class TableCovariance:
     """
@@ -70,13 +73,17 @@ def _found_rows(table, lines):
     if missing:
         raise ValueError(explain("lines", "be rows of the table of lines", f"a table without {sorted(missing)}",
                                  "select rows of it, or give row numbers"))  # fmt: skip
-    place = {key: row for row, key in enumerate(_keys(table))}
-    strange = [key for key in _keys(lines) if key not in place]
+    names = [name for name in KEYS if name in lines.colnames and name in table.colnames]
+    place = {key: row for row, key in enumerate(_keys(table, names))}
+    wanted = _keys(lines, names)
+    strange = [key for key in wanted if key not in place]
     if strange:
         raise ValueError(explain("lines", "be rows of the table of lines", f"one at {strange[0][0]:.4f} Angstrom that "
                                  "it does not have", "select rows of it, or give row numbers"))  # fmt: skip
-    return np.array([place[key] for key in _keys(lines)], dtype=np.int64)
+    return np.array([place[key] for key in wanted], dtype=np.int64)
 
 
-def _keys(table):
-    return list(zip(table["line_center"].to_value(u.AA).tolist(), map(str, table["component"]), strict=True))
+def _keys(table, names):
+    """What tells the rows apart: lines of a list may lie at one wavelength."""
+    columns = [table["line_center"].to_value(u.AA), *(np.asarray(table[name]) for name in names)]
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -113,8 +113,7 @@ def given_lines(table, free, tied, wave, flat):
         got = f"columns {table.colnames}" if isinstance(table, Table) else f"a {type(table).__name__}"
         raise TypeError(explain("lines", "be a Table with a column line_center", got,
                                 "read one with specutils_blase.io.read_vald, or make a QTable"))  # fmt: skip
-    medium = table.meta.get("wavelength_medium", "vacuum")
-    center = wavelength_values(_quantity(table, "line_center"), 'lines["line_center"]', wavelength_medium=medium)
+    center = _centers(table)
     inside = (center >= wave[0]) & (center <= wave[-1])
     if not inside.any():
         got = "none" if not center.size else f"{np.min(center):.6g} to {np.max(center):.6g} Angstrom"
@@ -131,6 +130,19 @@ def given_lines(table, free, tied, wave, flat):
     return GivenLines(start, row, own, ties, names, int(np.count_nonzero(~inside)), begin, species)
 
 
+def _centers(table):
+    """Vacuum wavelengths [Angstrom] of all lines, in the order of the table."""
+    medium = table.meta.get("wavelength_medium", "vacuum")
+    if medium not in ("vacuum", "air"):
+        raise ValueError(explain('lines.meta["wavelength_medium"]', 'be "vacuum" or "air"', repr(medium), "correct it"))
+    center = _quantity(table, "line_center")
+    unknown = np.flatnonzero(~np.isfinite(center))
+    if unknown.size:
+        got = f"{unknown.size} without, the first in row {unknown[0]}"
+        raise ValueError(explain('lines["line_center"]', "be known in every row", got, "remove these rows"))
+    return wavelength_values(center, 'lines["line_center"]', wavelength_medium=medium)
+
+
 def _quantity(table, name):
     """A column as a Quantity without mask."""
     column = table[name]
@@ -144,7 +156,11 @@ def _lengths(table, name, row):
     """Values [Angstrom] of a column in these rows, NaN where not known."""
     if name not in table.colnames:
         return np.full(len(row), np.nan)
-    values = _quantity(table, name)[row].to_value(u.AA)
+    values = _quantity(table, name)[row]
+    if not values.unit.is_equivalent(u.AA):
+        raise u.UnitsError(explain(f'lines["{name}"]', "be lengths", f"the unit {str(values.unit)!r}",
+                                   "strengths and widths are in units of wavelength"))  # fmt: skip
+    values = values.to_value(u.AA)
     wrong = ~np.isnan(values) & (~np.isfinite(values) | (values == 0 if name == "strength" else values <= 0))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])

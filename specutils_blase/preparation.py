@@ -181,6 +181,8 @@ class Setup:
             errors[parameter][rows] = table[f"{column}_err"].to_value(u.AA)
         for column in set(lines.colnames) & set(table.colnames) - {"line_center_index", "component"}:
             new = lines[column].copy()
+            if column == "blend":  # the lines that the fit does not have keep their blends, under other numbers
+                new[new >= 0] += table["blend"].max(initial=-1) + 1
             new[rows] = table[column]
             lines[column] = new
         order = np.argsort(values["x_0"], kind="stable")

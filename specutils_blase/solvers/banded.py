@@ -373,6 +373,10 @@ def selected_inverse(tiles, start, out):
                     for k in range(TILE):
                         total += right[d, r, k] * out[first + d, c, k]
                     diagonal[c, r] -= total
+        # the recursion damps errors as long as they are symmetric, and can amplify others without limit
+        for c in range(TILE):
+            for r in range(c):
+                diagonal[c, r] = diagonal[r, c] = 0.5 * (diagonal[c, r] + diagonal[r, c])
 
 
 @njit(**FAST)

@@ -120,15 +120,15 @@ class LineLayout:
         return np.stack([*logs, np.zeros(len(s))], axis=1)
 
     def unpack(self, theta):
-        """The lines at theta (n_lines, q)."""
-        values = self._columns()
-        values[:, list(self.free)] = theta
-        s = self.start
-        sign = np.where(s.strength < 0, -1.0, 1.0)
-        return Lines(
-            s.center + values[:, CENTER] * s.width, sign * np.exp(values[:, STRENGTH]),
-            np.exp(values[:, SIGMA]), np.exp(values[:, GAMMA]),
-        )  # fmt: skip
+        """The lines at theta (n_lines, q); what is not free stays as it was, bit by bit."""
+        s, out = self.start, list(self.start)
+        for parameter, value in zip(self.free, theta.T, strict=True):
+            if parameter == CENTER:
+                out[0] = s.center + value * s.width
+            else:
+                sign = np.where(s.strength < 0, -1.0, 1.0) if parameter == STRENGTH else 1.0
+                out[parameter + 1] = sign * np.exp(value)  # `Lines` begin with the centre
+        return Lines(*out)
 
     def move(self, theta, step):
         """theta + step (n_lines, q) with long steps shortened and the limits kept."""

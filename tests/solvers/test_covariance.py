@@ -62,6 +62,20 @@ class TestAgainstADenseInverse:
         sums = [expected[1:3, 1:3].sum(), expected[3:6, 3:6].sum()]
         np.testing.assert_allclose(ours.sums(gradient, label), sums, atol=1e-10 * size)
 
+    def test_of_a_long_crowded_forest(self):
+        # errors of rounding grew from line to line, to 1e50 times the variances
+        n, rng = 150, np.random.default_rng(1)
+        wave = np.arange(0.0, 62.0, 0.02)
+        lines = Lines(np.sort(rng.uniform(1.0, 61.0, n)), rng.uniform(0.05, 0.2, n), rng.uniform(0.06, 0.1, n),
+                      rng.uniform(0.03, 0.08, n))  # fmt: skip
+        layout = LineLayout(lines, ALL, *LIMITS)
+        problem = SampledLines(wave, np.ones(wave.size), np.full(wave.size, 300.0), np.ones((wave.size, 1)), layout,
+                               coefficients=np.ones(1), neighbours=12)  # fmt: skip
+        matrix = problem.linearize(problem.start())[1]
+        expected = np.linalg.inv(matrix.dense() + 1e-3 * np.eye(4 * n + 1))
+        inverse = matrix.factor(1e-3).inverse()
+        np.testing.assert_allclose(inverse.diagonal, np.diag(expected), rtol=1e-4)
+
     def test_sums_over_lines_that_are_far_apart(self):
         matrix, layout = normal_matrix(ALL)
         assert not matrix.stored(0, 4 * 6)
