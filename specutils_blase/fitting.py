@@ -183,9 +183,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
 
     The model of a pixel is the continuum times the mean, over the pixel and the line spread function, of the star
     (shifted, rotationally broadened) times the tellurics.  Lines and global parameters are fitted together; the
-    continuum of the template itself is not used, only its lines.  With a Gaussian prior on
-    strengths alone the values are means of the posterior, whose mode is biased by the skewness of the strengths;
-    otherwise they are its mode.  ``fit_info["estimate"]`` says which.  The errors are standard deviations.
+    continuum of the template itself is not used, only its lines.  With a Gaussian prior the values are means of the
+    posterior, whose mode is biased by the skewness of the line parameters; where it is too skewed for that, as with
+    widths that the prior leaves loose, and with an L1 prior they are its mode.  ``fit_info["estimate"]`` says which.
+    The errors are standard deviations.
 
     Parameters
     ----------
