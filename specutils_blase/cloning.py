@@ -59,6 +59,8 @@ SIGNIFICANCE = 5.0
 ROUNDING = 1e-5
 # In a noisy spectrum chi-square cannot fall below the noise.
 RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
+# Standard deviation of any parameter about which the spectrum says nothing.
+LOOSE = 1e3
 # Rounds in which lines of a noisy spectrum are dropped, and their neighbourhood in widths.
 MAX_DROPS, NEIGHBOURHOOD = 20, 4.0
 
@@ -321,8 +323,9 @@ class _Clone:
         problem = self.problem()
         theta = problem.start()
         _, _, _, residual = problem.evaluate(theta)
-        factor = definite_factor(problem.linearize(theta)[1], self.ridge)
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)
+        # what is hardly felt, the logarithm of a width near zero, must have the error that belongs to it
+        factor = definite_factor(problem.linearize(theta)[1], (np.median(scale) / LOOSE) ** 2)
         covariance = LineCovariance(factor, problem.layout, scale=scale, **self.shared())
         blends = blended_widths(self.lines, covariance, self.form)
         flags = BLENDED * (blends[0] >= 0) + OUTSIDE_WINDOW * ~has_data(self.wave, self.lines)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from astropy import units as u
-from astropy.table import Table
+from astropy.table import QTable, Row, Table
 
 from specutils_blase.errors import explain
 from specutils_blase.lines import QUANTITIES, quantity
@@ -56,8 +56,10 @@ class TableCovariance:
 
 def _row_numbers(table, lines):
     """Numbers of the rows of `table` that `lines` names."""
+    if isinstance(lines, Row):
+        lines = lines.table[lines.index : lines.index + 1]
     if isinstance(lines, Table):
-        return _found_rows(table, lines)
+        return _found_rows(table, QTable(lines))
     try:
         index = np.atleast_1d(np.arange(len(table))[lines])
     except IndexError as error:

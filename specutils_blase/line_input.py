@@ -23,6 +23,8 @@ COLUMNS = ("strength", "fwhm_gauss", "fwhm_lorentz")
 FEW_PIXELS = 5.0
 # Optical depth from which a line that is not seen starts.
 UNSEEN = 1e-3
+# Flux over continuum from which a line of unknown strength is one of emission.
+EMISSION = 1.05
 # Lines of a tie, the strongest, from which its factor on strengths starts.
 STRONGEST = 10
 
@@ -202,6 +204,7 @@ def _start(table, row, center, wave, flat, group, n_ties):
     gamma = np.where(np.isnan(lorentz), LORENTZIAN_SHARE * width, lorentz) / 2.0
     seen = np.interp(center, wave, flat)
     depth = -np.log(np.maximum(seen, 1.0 - DEEPEST))
+    depth = np.where(seen > EMISSION, depth, np.maximum(depth, UNSEEN))
     # lines that lie together share what is seen there
     sharing = np.searchsorted(center, center + 0.5 * width) - np.searchsorted(center, center - 0.5 * width)
     depth = np.where(np.abs(depth) < UNSEEN, UNSEEN, depth) / np.maximum(sharing, 1)
