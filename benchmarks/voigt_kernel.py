@@ -44,14 +44,21 @@ def main():
     def truth():
         return wofz((delta + 1j * g) / (s * np.sqrt(2))).real / (s * np.sqrt(2 * np.pi))
 
+    def value_of(result):
+        offset, terms = result
+        return terms[0][(offset[:, None] + np.arange(WIDTH)).ravel()] / strength[line]
+
+    memory = compiled.Memory()
     tensors = [torch.from_numpy(a) for a in (delta, s, g)]
     runs = [
         ("scipy wofz, value", truth, lambda v: v),
         ("torch eager, value", lambda: functional.voigt(tensors[0], sigma=tensors[1], gamma=tensors[2]), np.asarray),
         ("torch eager, value and 3 derivatives",
          lambda: functional.voigt_derivatives(tensors[0], sigma=tensors[1], gamma=tensors[2]), lambda v: v[0].numpy()),
-        ("compiled, value and 4 derivatives",
-         lambda: compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi), lambda v: v[1][0] / strength[line]),
+        ("compiled, value and 4 derivatives, fresh memory",
+         lambda: compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi), value_of),
+        ("the same, memory used again as in a fit",
+         lambda: compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi, memory=memory), value_of),
     ]  # fmt: skip
     rows, base, exact = [], None, truth()
     peak = exact.reshape(LINES, WIDTH).max(axis=1)[line]
