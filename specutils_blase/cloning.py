@@ -48,9 +48,8 @@ LATER_PROMINENCE = (0.5, 0.4, 0.3)
 NEGLIGIBLE = 0.1
 # Lines couple in the solver with this many neighbours on either side.
 NEIGHBOURS = 12
-# Intermediate passes stop early, and follow wings less far: the next pass changes the problem anyway.
-RTOL_PASS, RTOL_LAST = 2e-2, 5e-3
-PASS_TOLERANCE = 1e-5
+# Intermediate passes stop early: the next pass changes the problem anyway.
+RTOL_PASS, RTOL_LAST = 6e-2, 1e-2
 MAX_ITERATIONS = 15
 MAX_ITERATIONS_LAST = 60
 # In noisy spectra a new line must stand out by this many standard deviations.
@@ -209,8 +208,8 @@ class _Clone:
         empty = Lines(*(np.zeros(0) for _ in range(4)))
         return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, empty)
 
-    def problem(self, tolerance=WINDOW_TOLERANCE):
-        """The least-squares problem of the present lines, which reach as far as their optical depth exceeds this."""
+    def problem(self):
+        """The least-squares problem of the present lines."""
         step = float(np.median(np.diff(self.wave)))
         reach = self.wave[-1] - self.wave[0]
         with np.errstate(divide="ignore"):
@@ -219,7 +218,7 @@ class _Clone:
         given = self.given
         layout = LineLayout(self.lines, ALL if given is None else given.free, lower, upper)
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
-                            tolerance=tolerance, neighbours=NEIGHBOURS, coefficients=self.coefficients,
+                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS, coefficients=self.coefficients,
                             ties=None if given is None else given.ties)  # fmt: skip
 
     def model(self):
@@ -260,7 +259,7 @@ class _Clone:
 
     def fit(self, last, callback):
         """Fit the present lines and the continuum; the last pass is the thorough one."""
-        problem = self.problem(WINDOW_TOLERANCE if last else PASS_TOLERANCE)
+        problem = self.problem()
         rtol = (RTOL_PASS, RTOL_LAST) if not self.noisy else (RTOL_PASS_NOISY, RTOL_LAST_NOISY)
         self.solution = levenberg_marquardt(
             problem, problem.start(), max_iterations=MAX_ITERATIONS_LAST if last else MAX_ITERATIONS,

@@ -293,14 +293,14 @@ def blended_widths(lines, covariance, form="opacity"):
     blend : ndarray of int, shape (n_lines,)
         -1: the line is in none.
     width, error : ndarray, shape (n_lines,) [Angstrom]
-        Sum over the blend, or of the line alone, and its standard deviation.
+        Sum over the blend and its standard deviation; NaN where the line is in none.
     """
-    blend = covariance.blends()
+    blend, (width, error) = covariance.blends(), np.full((2, len(lines)), np.nan)
     value, gradient = quantity(lines, "equivalent_width", form)
-    inside, label = blend >= 0, blend.copy()
-    label[~inside] = blend.max(initial=-1) + 1 + np.arange(np.count_nonzero(~inside))
-    error = np.sqrt(np.maximum(covariance.sums(gradient, label), 0.0))
-    return blend, np.bincount(label, value)[label], error[label]
+    inside = blend >= 0
+    total, variance = np.bincount(blend[inside], value[inside]), covariance.sums(gradient, blend)
+    width[inside], error[inside] = total[blend[inside]], np.sqrt(np.maximum(variance, 0.0))[blend[inside]]
+    return blend, width, error
 
 
 def line_table(lines, covariance, *, index, flags, blends=None, component="star", form="opacity", error_scale=""):
@@ -338,10 +338,10 @@ def line_table(lines, covariance, *, index, flags, blends=None, component="star"
         else:
             table[name], table[f"{name}_err"] = (value, err) if name == "depth" else (value * unit, err * unit)
     table["flags"] = np.asarray(flags, dtype=np.int64)
-    alone = np.full(n, -1), table["equivalent_width"].value, table["equivalent_width_err"].value
-    blend, width, error = blends or alone
-    table["blend"], table["blend_equivalent_width"] = np.asarray(blend, dtype=np.int64), width * u.AA
-    table["blend_equivalent_width_err"] = error * u.AA
+    blend, *total = blends or np.full((3, n), -1)
+    table["blend"] = np.asarray(blend, dtype=np.int64)
+    for name, values in zip(("equivalent_width", "equivalent_width_err"), total, strict=True):
+        table[f"blend_{name}"] = np.where(table["blend"] < 0, table[name].value, values) * u.AA
     table["component"] = np.full(n, component, dtype="U16")
     for name, text in DESCRIPTIONS.items():
         table[name].info.description = text

@@ -239,7 +239,7 @@ def assert_sums(result):
 
 class TestBlends:
     def test_of_a_fit_and_of_its_clones(self, fit, parts):
-        assert assert_sums(fit) > 2
+        assert assert_sums(fit) > 1
         for clone in parts[1:]:
             assert_sums(clone)
 

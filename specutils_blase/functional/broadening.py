@@ -92,8 +92,8 @@ def rotation_kernel(vsini: Tensor | float, limb_darkening: Tensor | float, step:
     offset, mass = _profile_quadrature(vsini, limb_darkening, step, n_intervals=first)
     shares = (_cardinals(offset) * mass).sum(dim=-1)
     # Interval [k, k + 1] feeds the grid points k + 1 - N_SIDE to k + N_SIDE.
-    pad = torch.nn.functional.pad
-    positive = sum(pad(share, (first + m, 2 * N_SIDE - 1 - m)) for m, share in enumerate(shares))
+    place = first + torch.arange(2 * N_SIDE)[:, None] + torch.arange(first)
+    positive = shares.new_zeros(2 * half_size + 1).index_add(0, place.ravel().to(shares.device), shares.ravel())
     return positive + positive.flip(0)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numba import njit
+from scipy.ndimage import convolve1d
 
 from ..functional import (
     FWHM_PER_SIGMA,
@@ -47,6 +48,8 @@ MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
 SMALLEST_VSINI = 0.05
 # Largest vsini [km/s]: beyond the speed at which any star breaks up.
 LARGEST_VSINI = 1000.0
+# Kernels up to this length are faster as a sum than by Fourier transforms.
+SHORT = 64
 # Optical depth at which the model itself cuts a line's wings.
 MODEL_TOLERANCE = 1e-6
 
@@ -397,6 +400,8 @@ def rotation_weights(vsini, limb_darkening, step):
 
 def convolve(flux, kernel):
     """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
+    if len(kernel) <= SHORT:
+        return convolve1d(flux, kernel, mode="nearest")
     return rotational_broadening(torch.from_numpy(flux), torch.from_numpy(kernel)).numpy()
 
 

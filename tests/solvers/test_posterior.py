@@ -10,6 +10,7 @@ from specutils_blase.lines import line_table
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.preparation import Setup
 from specutils_blase.simulation import simulate_order
+from specutils_blase.solvers import posterior
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.lines import STRENGTH, Lines
 from specutils_blase.solvers.posterior import posterior_mean
@@ -71,7 +72,16 @@ def test_well_measured_lines_stay_where_they_are():
     assert np.max(np.abs(posterior_mean(problem, mode) - mode) / std) < 0.02
 
 
-def test_nothing_to_do_without_free_strengths():
-    problem = make_problem(strength=0.01, snr=200, free=(1, 2))
+def test_nothing_to_do_without_free_lines():
+    problem = make_problem(strength=0.01, snr=200, free=())
     theta = problem.start()
     assert posterior_mean(problem, theta) is theta
+
+
+def test_the_mode_where_no_gaussian_describes_the_posterior(monkeypatch):
+    problem = make_problem(strength=0.1, snr=300, free=(0, 1, 2), prior=1.0)
+    mode = levenberg_marquardt(problem, problem.start(), atol=1e-10).theta
+    monkeypatch.setattr(posterior, "HIGHEST", 0.2)
+    assert posterior_mean(problem, mode) is not mode
+    monkeypatch.setattr(posterior, "HIGHEST", 0.02)  # the cost rises by 2.6
+    assert posterior_mean(problem, mode) is mode
