@@ -59,7 +59,8 @@ class TestKnownForest:
         flux = reference.evaluate(WAVE * u.AA).flux
         assert flux.unit == u.dimensionless_unscaled
         np.testing.assert_allclose(flux.value, transmission(), atol=1e-3)
-        np.testing.assert_allclose(np.std(flux.value - transmission()), reference.fit_info["rms"], rtol=0.05, atol=1e-7)
+        # to the tolerance with which the model cuts its lines
+        np.testing.assert_allclose(np.std(flux.value - transmission()), reference.fit_info["rms"], rtol=0.05, atol=1e-6)
 
     def test_widths_and_equivalent_widths_come_back(self, reference):
         table = reference.lines

@@ -51,10 +51,8 @@ _C = tuple(_COEFFICIENTS.tolist())  # constants of the compiled code
 
 @njit(**INNER)
 def _core(x, y, re, im):
-    """w(x + iy) for |x|, y of order 10 and less; a real-coefficient Horner scheme (two multiply-adds per term).
-
-    Written out, because only then does the compiler keep it in registers, four or eight pixels at a time.
-    """
+    """w(x + iy) for |x|, y of order 10 and less; a real-coefficient Horner scheme (two multiply-adds per term)."""
+    # written out, because only then does the compiler keep it in registers, four or eight pixels at a time
     plus, minus = _SCALE + y, _SCALE - y
     for i in range(x.size):
         q = 1.0 / (plus * plus + x[i] * x[i])

@@ -106,7 +106,7 @@ class TestDerivatives:
             for row, parameter in enumerate((STRENGTH, SIGMA)):
                 if (member := ties.member[j, parameter]) >= 0:
                     expected[member, lo[j] : lo[j] + count[j]] += terms[row, offset[j] : offset[j + 1]]
-        np.testing.assert_allclose(ties.columns(terms, offset, lo, 15), expected, rtol=1e-13)
+        np.testing.assert_allclose(ties.columns(terms, offset, lo, lo + count, 15), expected, rtol=1e-13)
 
 
 class TestSolution:
