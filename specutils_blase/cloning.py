@@ -60,6 +60,8 @@ ROUNDING = 1e-5
 RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
 # Standard deviation of any parameter about which the spectrum says nothing.
 LOOSE = 1e3
+# Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
+TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
 # Rounds in which lines of a noisy spectrum are dropped, and their neighbourhood in widths.
 MAX_DROPS, NEIGHBOURHOOD = 20, 4.0
 
@@ -163,10 +165,14 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     rms = template.fit_info["rms"]
-    if not job.noisy and rms > prominence:
-        warnings.warn(f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), more than the "
+    if job.noisy and job.excess > TOLERATED_EXCESS:
+        warnings.warn(f"the clone differs from the spectrum by {job.excess:.2g} of its uncertainties (rms): lines on "
+                      "this continuum do not describe it, or the uncertainties are too small; check them, prominence, "
+                      "teff, continuum_degree and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
+    elif not job.noisy and rms > TOLERATED * prominence:
+        warnings.warn(f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), much for the "
                       f"prominence of {prominence:g}: lines on this continuum do not describe it; check teff, "
-                      "continuum_degree and window", BlaseWarning, stacklevel=2)  # fmt: skip
+                      "continuum_degree, window and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
     if job.solution.status != CONVERGED:
         remedy = "call it again with more passes" if lines is None else "free less, tie more or start closer"
         warnings.warn(f"clone_spectrum did not converge ({job.solution.message}); the template is usable but not the "
@@ -237,13 +243,13 @@ class _Clone:
         if self.noisy:
             threshold = np.maximum(prominence, SIGNIFICANCE / (self.weight * continuum))
         missing = np.minimum(transmission, 1.0) - np.minimum(flat, 1.0) if first else transmission - flat
-        peaks = pick(self.wave, missing, threshold)
+        peaks = pick(self.wave, missing, threshold, ends=True)
         new = starting_lines(peaks, depth=missing[peaks["index"]] / np.maximum(transmission[peaks["index"]], 0.05))
         # in noise a low pixel beside a high one is prominent, but it does not reach below the model
         least = np.broadcast_to(threshold, flat.shape)[peaks["index"]] if self.noisy else 0.0
         new = new.take(peaks["height"] > least)
         if first:
-            peaks = pick(self.wave, np.maximum(flat, 1.0) - 1.0, threshold)
+            peaks = pick(self.wave, np.maximum(flat, 1.0) - 1.0, threshold, ends=True)
             new = new.join(starting_lines(peaks, -1.0))
             if len(new) == 0:
                 raise ValueError(no_line_message(prominence))
@@ -311,6 +317,11 @@ class _Clone:
             needed = np.concatenate([needed, back])
         if len(needed):
             self.fit(True, callback)
+
+    @property
+    def excess(self):
+        """Rms of the weighted residual."""
+        return self.rms(self.solution.cost)
 
     def running_chi2(self):
         """Chi-square of the pixels before each one, shape (n_pix + 1,)."""

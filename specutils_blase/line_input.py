@@ -21,6 +21,8 @@ ROWS = {"strength": (STRENGTH,), "fwhm": (SIGMA, GAMMA), "x_0": (CENTER,)}
 COLUMNS = ("strength", "fwhm_gauss", "fwhm_lorentz")
 # Full width in pixels where the spectrum has no peak to show one.
 FEW_PIXELS = 5.0
+# Lines outside the spectrum are left out if they are further away than so many full widths.
+MARGIN = 2.0
 # Optical depth from which a line that is not seen starts.
 UNSEEN = 1e-3
 # Flux over continuum from which a line of unknown strength is one of emission.
@@ -116,7 +118,9 @@ def given_lines(table, free, tied, wave, flat):
         raise TypeError(explain("lines", "be a Table with a column line_center", got,
                                 "read one with specutils_blase.io.read_vald, or make a QTable"))  # fmt: skip
     center = _centers(table)
-    inside = (center >= wave[0]) & (center <= wave[-1])
+    # a line just outside is felt inside
+    margin = MARGIN * _typical_width(wave, flat)
+    inside = (center >= wave[0] - margin) & (center <= wave[-1] + margin)
     if not inside.any():
         got = "none" if not center.size else f"{np.min(center):.6g} to {np.max(center):.6g} Angstrom"
         raise ValueError(explain("lines", f"have lines within {wave[0]:.6g} to {wave[-1]:.6g} Angstrom (vacuum)", got,

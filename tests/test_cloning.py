@@ -166,8 +166,10 @@ class TestKnownForest:
     def test_blends_are_separated_by_later_passes(self):
         strength, center = np.array([0.1, 0.06]), np.array([5010.0, 5010.13])
         flux = np.exp(-(strength * voigt_profile(WAVE[:, None] - center, 0.06, 0.02)).sum(axis=1))
-        rms = [clone_spectrum(spectrum(flux), continuum_degree=0, passes=passes).fit_info["rms"] for passes in (1, 4)]
-        assert rms[1] < 1e-3 and rms[1] < rms[0]
+        with pytest.warns(BlaseWarning, match="differs from the spectrum"):
+            single = clone_spectrum(spectrum(flux), continuum_degree=0, passes=1).fit_info["rms"]
+        rms = clone_spectrum(spectrum(flux), continuum_degree=0).fit_info["rms"]
+        assert rms < 1e-3 and rms < single
 
     def test_same_answer_twice(self, reference):
         again = clone_spectrum(spectrum(), continuum_degree=0)

@@ -19,10 +19,14 @@ ALONE = (5004.0, 0.1, 0.07, 0.03)  # centre, strength, sigma, gamma
 
 
 def flags_of_clone(*lines, **options):
-    """(flags of the lines within 0.4 Angstrom of 5010, flags of the others) in a clone of these lines and ALONE."""
+    """(flags of the lines within 0.4 Angstrom of 5010, flags of the others) in a clone of these lines and ALONE.
+
+    Of those that carry something: the last crumbs of a residual are not looked at.
+    """
     tau = sum(a * voigt_profile(WAVE - c, s, g) for c, a, s, g in (*lines, ALONE))
     source = Spectrum(flux=np.exp(-tau) * u.one, spectral_axis=WAVE * u.AA)
     table = clone_spectrum(source, continuum_degree=0, **options).lines
+    table = table[(table["depth"] > 0.02) | (table["flags"] == OUTSIDE_WINDOW)]
     near = np.abs(table["line_center"].value - 5010.0) < 0.4
     assert near.any() and not near.all()
     return table["flags"][near], table["flags"][~near]

@@ -1,5 +1,7 @@
 """clone_spectrum(lines=...): lines that are given come back, what is fixed stays, what is tied moves together."""
 
+import warnings
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -192,7 +194,9 @@ class TestFree:
                                       ["fwhm", "x_0", "strength"]])  # fmt: skip
     def test_what_is_fixed_stays(self, free):
         table = line_list(strength=1.1 * STRENGTH, fwhm_gauss=0.95 * GAUSS, line_center=CENTER + 0.01)
-        template = clone(noisy(2, 0.002), table, free=free)
+        with warnings.catch_warnings():  # with little free it does not fit
+            warnings.filterwarnings("ignore", "the clone differs from the spectrum", BlaseWarning)
+            template = clone(noisy(2, 0.002), table, free=free)
         names = (free,) if isinstance(free, str) else free
         for kind, columns in KINDS.items():
             for name in columns:
