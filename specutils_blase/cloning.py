@@ -243,13 +243,13 @@ class _Clone:
         if self.noisy:
             threshold = np.maximum(prominence, SIGNIFICANCE / (self.weight * continuum))
         missing = np.minimum(transmission, 1.0) - np.minimum(flat, 1.0) if first else transmission - flat
-        peaks = pick(self.wave, missing, threshold, ends=True)
+        peaks = pick(self.wave, missing, threshold)
         new = starting_lines(peaks, depth=missing[peaks["index"]] / np.maximum(transmission[peaks["index"]], 0.05))
         # in noise a low pixel beside a high one is prominent, but it does not reach below the model
         least = np.broadcast_to(threshold, flat.shape)[peaks["index"]] if self.noisy else 0.0
         new = new.take(peaks["height"] > least)
         if first:
-            peaks = pick(self.wave, np.maximum(flat, 1.0) - 1.0, threshold, ends=True)
+            peaks = pick(self.wave, np.maximum(flat, 1.0) - 1.0, threshold)
             new = new.join(starting_lines(peaks, -1.0))
             if len(new) == 0:
                 raise ValueError(no_line_message(prominence))

@@ -172,11 +172,8 @@ def _reweighted(rows, values, weights, n_iterations=50):
     return coefficients
 
 
-def pick(wave, height, prominence, ends=False):
+def pick(wave, height, prominence):
     """Peaks of `height` (n_pix,) above `prominence` (number or per pixel): dict of arrays.
-
-    With `ends` the first and the last sample may be peaks, too: of lines whose centres lie just outside.  What rises
-    slowly towards an end is none, but a continuum.
 
     Returns
     -------
@@ -184,22 +181,18 @@ def pick(wave, height, prominence, ends=False):
         index, center [Angstrom] (vertex of the parabola through the peak's three samples), height, prominence,
         width (full, at half prominence [Angstrom]).
     """
-    extended = np.concatenate([[np.min(height) if ends else np.inf], height, [np.min(height) if ends else np.inf]])
-    index, info = find_peaks(extended, prominence=np.min(prominence))
-    keep = info["prominences"] >= np.broadcast_to(prominence, height.shape)[index - 1]
+    threshold = np.min(prominence)
+    index, info = find_peaks(height, prominence=threshold)
+    keep = info["prominences"] >= np.broadcast_to(prominence, height.shape)[index]
     index, info = index[keep], {k: v[keep] for k, v in info.items()}
     data = (info["prominences"], info["left_bases"], info["right_bases"])
-    width = peak_widths(extended, index, rel_height=0.5, prominence_data=data)[0]
-    inside = (index > 1) & (index < wave.size)
-    narrow = inside | (width <= 2.0 * np.median(width[inside]) if inside.any() else False)
-    index, width, inside, info = index[narrow], width[narrow], inside[narrow], {k: v[narrow] for k, v in info.items()}
-    left, mid, right = (extended[index + k] for k in (-1, 0, 1))
-    index = index - 1
     step = np.gradient(wave)[index] if wave.size > 1 else np.ones(index.size)
-    curvature = np.where(inside, left - 2 * mid + right, 0.0)
+    width = peak_widths(height, index, rel_height=0.5, prominence_data=data)[0] * step
+    left, mid, right = (height[index + k] for k in (-1, 0, 1))
+    curvature = left - 2 * mid + right
     shift = np.where(curvature < 0, 0.5 * (left - right) / np.where(curvature < 0, curvature, 1.0), 0.0)
     return {"index": index, "center": wave[index] + np.clip(shift, -0.5, 0.5) * step, "height": mid,
-            "prominence": info["prominences"], "width": np.maximum(width, 2.0) * step}  # fmt: skip
+            "prominence": info["prominences"], "width": np.maximum(width, 2.0 * step)}  # fmt: skip
 
 
 def starting_lines(peaks, sign=1.0, depth=None):
