@@ -101,7 +101,8 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
         What the spectral axis measures; None: what the metadata say, else vacuum.  The template is in vacuum.
     lines : Table, optional
         Lines to start from instead of a search: ``line_center`` and any of ``strength``, ``fwhm_gauss``,
-        ``fwhm_lorentz`` (lengths; NaN or no column: estimated from the spectrum), in vacuum unless
+        ``fwhm_lorentz`` (lengths; NaN or no column: estimated from the spectrum, in emission only where that rises 5 %
+        above its continuum), in vacuum unless
         ``meta["wavelength_medium"]`` is "air"; see `specutils_blase.io` for readers.  `prominence` and `passes` have no
         effect.  The column ``list_row`` of the result says which row of this table a line is, and a column ``species``
         is copied.
@@ -165,8 +166,9 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     rms = template.fit_info["rms"]
-    if job.noisy and job.excess > TOLERATED_EXCESS:
-        warnings.warn(f"the clone differs from the spectrum by {job.excess:.2g} of its uncertainties (rms): lines on "
+    excess = job.rms(job.solution.cost)
+    if job.noisy and excess > TOLERATED_EXCESS:
+        warnings.warn(f"the clone differs from the spectrum by {excess:.2g} of its uncertainties (rms): lines on "
                       "this continuum do not describe it, or the uncertainties are too small; check them, prominence, "
                       "teff, continuum_degree and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
     elif not job.noisy and rms > TOLERATED * prominence:
@@ -196,6 +198,7 @@ class _Clone:
     form: str
     lines: Lines
     given: GivenLines | None = None
+    tied: np.ndarray | None = None
     solution: object = None
     n_iterations: int = 0
 
@@ -317,11 +320,6 @@ class _Clone:
             needed = np.concatenate([needed, back])
         if len(needed):
             self.fit(True, callback)
-
-    @property
-    def excess(self):
-        """Rms of the weighted residual."""
-        return self.rms(self.solution.cost)
 
     def running_chi2(self):
         """Chi-square of the pixels before each one, shape (n_pix + 1,)."""

@@ -119,8 +119,8 @@ def given_lines(table, free, tied, wave, flat):
                                 "read one with specutils_blase.io.read_vald, or make a QTable"))  # fmt: skip
     center = _centers(table)
     # a line just outside is felt inside
-    margin = MARGIN * _typical_width(wave, flat)
-    inside = (center >= wave[0] - margin) & (center <= wave[-1] + margin)
+    width = _typical_width(wave, flat)
+    inside = (center >= wave[0] - MARGIN * width) & (center <= wave[-1] + MARGIN * width)
     if not inside.any():
         got = "none" if not center.size else f"{np.min(center):.6g} to {np.max(center):.6g} Angstrom"
         raise ValueError(explain("lines", f"have lines within {wave[0]:.6g} to {wave[-1]:.6g} Angstrom (vacuum)", got,
@@ -129,7 +129,8 @@ def given_lines(table, free, tied, wave, flat):
     row = row[np.argsort(center[row], kind="stable")]
     rows = free_rows(free)
     member, names = _members(table, rows, tied, row)
-    start, begin = _start(table, row, center[row], wave, flat, member[:, STRENGTH], len(names))
+    seen = np.interp(center[row], wave, flat)
+    start, begin = _start(table, row, center[row], seen, width, member[:, STRENGTH], len(names))
     own = tuple(p for p in rows if not (member[:, p] >= 0).any())
     species = np.asarray(table["species"])[row].astype(str) if "species" in table.colnames else None
     ties = Ties(member) if names else None
@@ -200,13 +201,12 @@ def _members(table, rows, tied, row):
 _NAMES = {STRENGTH: "strength", SIGMA: "fwhm_gauss", GAMMA: "fwhm_lorentz", CENTER: "x_0"}
 
 
-def _start(table, row, center, wave, flat, group, n_ties):
+def _start(table, row, center, seen, width, group, n_ties):
     """The lines as they start: what the table says, else what the spectrum shows; and the start of the ties."""
     strength, gauss, lorentz = (_lengths(table, name, row) for name in COLUMNS)
-    width = _typical_width(wave, flat) * center / np.median(center)
+    width = width * center / np.median(center)
     sigma = np.where(np.isnan(gauss), GAUSSIAN_SHARE * width, gauss) / FWHM_PER_SIGMA
     gamma = np.where(np.isnan(lorentz), LORENTZIAN_SHARE * width, lorentz) / 2.0
-    seen = np.interp(center, wave, flat)
     depth = -np.log(np.maximum(seen, 1.0 - DEEPEST))
     depth = np.where(seen > EMISSION, depth, np.maximum(depth, UNSEEN))
     # lines that lie together share what is seen there
