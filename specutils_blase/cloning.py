@@ -2,10 +2,11 @@
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy import units as u
+from scipy.special import voigt_profile
 
 from specutils_blase import __version__
 from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
@@ -22,6 +23,7 @@ from specutils_blase.lines import (
     no_line_message,
     original_index,
     pick,
+    pick_ends,
     starting_lines,
 )
 from specutils_blase.modeling import FORMS, WINDOW_TOLERANCE, VoigtForest1D
@@ -50,8 +52,9 @@ NEGLIGIBLE = 0.1
 NEIGHBOURS = 12
 # Intermediate passes stop early: the next pass changes the problem anyway.
 RTOL_PASS, RTOL_LAST = 6e-2, 1e-2
-MAX_ITERATIONS = 15
-MAX_ITERATIONS_LAST = 60
+MAX_ITERATIONS = 15, 60
+# Where the rms residual is above this share of the prominence, difficult places hide what the others still gain.
+ORDINARY, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT = 0.05, 1e-3, 150
 # In noisy spectra a new line must stand out by this many standard deviations.
 SIGNIFICANCE = 5.0
 # A change of the cost by that of this rms residual means nothing.
@@ -62,6 +65,12 @@ RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
 LOOSE = 1e3
 # Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
 TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
+# Widest line at an end of the spectrum, in those of the others.
+WIDEST_AT_END = 4.0
+# From this share of emission lines on, passes over the residual look for more of them.
+EMISSION_SHARE = 0.05
+# Share of the spectrum's flux below which a model is too dark to learn from it.
+TOO_DARK = 0.1
 # Rounds in which lines of a noisy spectrum are dropped, and their neighbourhood in widths.
 MAX_DROPS, NEIGHBOURHOOD = 20, 4.0
 
@@ -196,6 +205,7 @@ class _Clone:
     scale: float
     teff: float | None
     form: str
+    prominence: float
     lines: Lines
     given: GivenLines | None = None
     tied: np.ndarray | None = None
@@ -215,20 +225,32 @@ class _Clone:
         # without noise every pixel of the flattened spectrum counts the same
         weight = scale / arrays.sigma[good] if noisy else 1.0 / (basis @ coefficients)
         empty = Lines(*(np.zeros(0) for _ in range(4)))
-        return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, empty)
+        return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, prominence, empty)
 
     def problem(self):
         """The least-squares problem of the present lines."""
-        step = float(np.median(np.diff(self.wave)))
-        reach = self.wave[-1] - self.wave[0]
-        with np.errstate(divide="ignore"):
-            lower = np.array([-20.0, np.log(0.1 * step), np.log(1e-3 * step), -np.inf])
-            upper = np.array([5.0, *np.log([0.1 * reach, 0.1 * reach]), np.inf])
         given = self.given
-        layout = LineLayout(self.lines, ALL if given is None else given.free, lower, upper)
+        layout = LineLayout(self.lines, ALL if given is None else given.free, *self.limits())
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
                             tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS, coefficients=self.coefficients,
                             ties=None if given is None else given.ties)  # fmt: skip
+
+    def limits(self):
+        """Lower and upper limits of all lines, for `LineLayout`."""
+        step, reach, n_lines = np.median(np.diff(self.wave)), self.wave[-1] - self.wave[0], len(self.lines)
+        lower = np.tile([-20.0, np.log(0.1 * step), np.log(1e-3 * step), -np.inf], (n_lines, 1))
+        upper = np.tile([5.0, *np.log([0.1 * reach, 0.1 * reach]), np.inf], (n_lines, 1))
+        if self.given is None and n_lines:
+            # of a line at an end half is seen at most: without limits it would become part of the continuum
+            lines, widest = self.lines, 0.5 * WIDEST_AT_END * np.median(self.lines.width)
+            inside = np.minimum(lines.center - self.wave[0], self.wave[-1] - lines.center)
+            logs = np.log(np.stack([lines.sigma, lines.gamma], axis=1))
+            at_end = inside[:, None] < 2.0 * widest
+            narrow = np.clip(np.maximum(logs, np.log(widest)), None, upper[:, SIGMA:CENTER])
+            upper[:, SIGMA:CENTER] = np.where(at_end, narrow, upper[:, SIGMA:CENTER])
+            lower[:, CENTER] = np.minimum((self.wave[0] - widest - lines.center) / lines.width, 0.0)
+            upper[:, CENTER] = np.maximum((self.wave[-1] + widest - lines.center) / lines.width, 0.0)
+        return lower, upper
 
     def model(self):
         """(transmission, continuum) of the present lines, each (n_pix,)."""
@@ -245,18 +267,43 @@ class _Clone:
         threshold = prominence
         if self.noisy:
             threshold = np.maximum(prominence, SIGNIFICANCE / (self.weight * continuum))
+        if not first:
+            self.lines = self.weakened(flat, transmission, threshold)
+            transmission, _ = self.model()
         missing = np.minimum(transmission, 1.0) - np.minimum(flat, 1.0) if first else transmission - flat
-        peaks = pick(self.wave, missing, threshold)
-        new = starting_lines(peaks, depth=missing[peaks["index"]] / np.maximum(transmission[peaks["index"]], 0.05))
-        # in noise a low pixel beside a high one is prominent, but it does not reach below the model
-        least = np.broadcast_to(threshold, flat.shape)[peaks["index"]] if self.noisy else 0.0
-        new = new.take(peaks["height"] > least)
-        if first:
-            peaks = pick(self.wave, np.maximum(flat, 1.0) - 1.0, threshold)
-            new = new.join(starting_lines(peaks, -1.0))
-            if len(new) == 0:
-                raise ValueError(no_line_message(prominence))
+        excess = np.maximum(flat, 1.0) - np.maximum(transmission, 1.0)
+        new = self.seeds(missing, transmission, threshold, 1.0)
+        # a few may be a continuum that is not smooth enough: it must not be taken for ever more of them
+        if first or np.mean(self.lines.strength < 0) > EMISSION_SHARE:
+            new = new.join(self.seeds(excess, transmission, threshold, -1.0))
+        if first and len(new) == 0:
+            raise ValueError(no_line_message(prominence))
         self.lines = self.lines.join(new)
+
+    def seeds(self, height, transmission, threshold, sign):
+        """Lines at the peaks of `height`."""
+        peaks = pick(self.wave, height, threshold)
+        width = FWHM_PER_SIGMA * self.lines.width if len(self.lines) else peaks["width"]
+        if len(width):
+            ends = pick_ends(self.wave, height, threshold, WIDEST_AT_END * np.median(width))
+            peaks = {name: np.concatenate([peaks[name], ends[name]]) for name in peaks}
+        index = peaks["index"]
+        new = starting_lines(peaks, sign, depth=height[index] / np.maximum(transmission[index], 0.05))
+        # in noise a low pixel beside a high one is prominent, but it does not reach beyond the model
+        return new.take(height[index] > np.broadcast_to(threshold, height.shape)[index]) if self.noisy else new
+
+    def weakened(self, flat, transmission, threshold):
+        """The lines, weaker where the model is black and the spectrum is not: no small step changes a black model."""
+        index = pick(self.wave, flat - transmission, threshold)["index"]
+        index = index[transmission[index] < TOO_DARK * flat[index]]
+        near = np.searchsorted(self.lines.center, self.wave[index])[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS)
+        near = np.clip(near, 0, len(self.lines) - 1)
+        lines = self.lines.take(near)
+        depth = lines.strength * voigt_profile(self.wave[index, None] - lines.center, lines.sigma, lines.gamma)
+        seen = -np.log(np.minimum(flat[index], 1.0))[:, None]
+        share = np.ones(len(self.lines))
+        np.minimum.at(share, near, seen / np.maximum(depth, seen))
+        return replace(self.lines, strength=share * self.lines.strength)
 
     def give_lines(self, table, free, tied):
         """Start from the user's lines."""
@@ -270,18 +317,24 @@ class _Clone:
         """Fit the present lines and the continuum; the last pass is the thorough one."""
         problem = self.problem()
         rtol = (RTOL_PASS, RTOL_LAST) if not self.noisy else (RTOL_PASS_NOISY, RTOL_LAST_NOISY)
-        self.solution = levenberg_marquardt(
-            problem, problem.start(), max_iterations=MAX_ITERATIONS_LAST if last else MAX_ITERATIONS,
-            rtol=rtol[last], atol=0.0 if self.noisy else 0.5 * self.wave.size * ROUNDING**2, ridge=self.ridge,
-            callback=callback,
-        )  # fmt: skip
-        self.n_iterations += self.solution.n_iterations
+        self.solution = self.descend(problem, problem.start(), rtol[last], MAX_ITERATIONS[last], callback)
+        if last and not self.noisy and self.rms(self.solution.cost) > ORDINARY * self.prominence:
+            theta = self.solution.theta
+            self.solution = self.descend(problem, theta, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT, callback)
         lines = problem.lines(self.solution.theta)
         order = np.argsort(lines.center, kind="stable")
         self.lines = lines.take(order)
         _, self.coefficients, self.tied = problem.split(self.solution.theta)
         if self.given is not None:
             self.given = self.given.take(order)
+
+    def descend(self, problem, theta, rtol, max_iterations, callback):
+        """Where the iteration ends that starts at theta."""
+        atol = 0.0 if self.noisy else 0.5 * self.wave.size * ROUNDING**2
+        solution = levenberg_marquardt(problem, theta, max_iterations=max_iterations, rtol=rtol, atol=atol,
+                                       ridge=self.ridge, callback=callback)  # fmt: skip
+        self.n_iterations += solution.n_iterations
+        return solution
 
     @property
     def ridge(self):

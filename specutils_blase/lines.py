@@ -22,6 +22,8 @@ OUTLYING, NOTICEABLE = 5.0, 0.005
 # In a spectrum of emission lines the medians of the bins lie below this share of the way from their faintest to their
 # brightest pixels, and follow the continuum within this share of it.
 LOW_MEDIAN, SMOOTH = 0.25, 0.1
+# Samples within this share of a curve lie on it; so many of all are many, and this share of those is hardly any.
+ON_CURVE, MANY, HARDLY_ANY = 0.005, 0.1, 0.05
 # Deepest start: the optical depth of a black line cannot be read from its depth.
 DEEPEST = 1.0 - 1e-4
 
@@ -33,8 +35,9 @@ def find_lines(spectrum, prominence=0.01, *, teff=None, continuum_degree=5, wind
 
     The spectrum is divided by its continuum (blackbody times Legendre polynomial along the upper envelope).
     Absorption lines are local minima below it, emission lines local maxima above it.  A line's first strength and
-    widths come from its own peak: with w the full width at half prominence, fwhm_gauss = 0.6 w, fwhm_lorentz = 0.3 w,
-    and the strength is the one whose Voigt profile has the optical depth -ln(1 - depth) at the centre.
+    widths come from its own peak: with w the full width at half prominence, but on either side no further than to the
+    valley before the next peak, fwhm_gauss = 0.6 w, fwhm_lorentz = 0.3 w, and the strength is the one whose Voigt
+    profile has the optical depth -ln(1 - depth) at the centre.
 
     Parameters
     ----------
@@ -111,7 +114,7 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
 
     Points below the curve count ``below`` times as much as points above it, so that bins full of lines do not pull.
     Bins that stand out above the majority hold emission lines and are left out.  If emission lines are everywhere,
-    the continuum runs through the medians of the bins instead.
+    alone or between absorption lines, the continuum runs through the medians of the bins instead.
 
     Returns
     -------
@@ -132,7 +135,9 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     coefficients = _through_majority(basis[middle], flux[middle])
     if not _is_emission(flux[low], flux[middle], flux[index], basis[middle] @ coefficients):
         index = index[~_stands_out(basis[index], flux[index])]
-        coefficients = _reweighted(basis[index], flux[index], lambda excess: np.where(excess > 0, 1.0, below))
+        upper = _reweighted(basis[index], flux[index], lambda excess: np.where(excess > 0, 1.0, below))
+        if not _is_between(flux, basis @ coefficients, basis @ upper):
+            coefficients = upper
     if np.min(basis @ coefficients) <= 0:
         raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
                                  "lower continuum_degree, or use the window where there is flux"))  # fmt: skip
@@ -144,6 +149,13 @@ def _is_emission(low, middle, high, level):
     spread = np.sum(high - low)
     rough = np.median(np.abs(middle - level))
     return np.sum(middle - low) < LOW_MEDIAN * spread and rough < SMOOTH * np.median(high - low)
+
+
+def _is_between(flux, middle, upper):
+    """Whether lines of both kinds stand on `middle`: many samples lie on it, and hardly any on the `upper` envelope."""
+    noise = np.median(np.abs(np.diff(flux, 2))) / np.median(np.abs(flux))  # 1.65 standard deviations
+    on_middle, on_upper = (np.mean(np.abs(flux - c) < (ON_CURVE + noise) * np.abs(c)) for c in (middle, upper))
+    return on_middle > MANY and on_upper < HARDLY_ANY * on_middle
 
 
 def _stands_out(rows, values):
@@ -179,7 +191,7 @@ def pick(wave, height, prominence):
     -------
     dict
         index, center [Angstrom] (vertex of the parabola through the peak's three samples), height, prominence,
-        width (full, at half prominence [Angstrom]).
+        width (full, at half prominence, on either side no further than to the valley [Angstrom]).
     """
     threshold = np.min(prominence)
     index, info = find_peaks(height, prominence=threshold)
@@ -187,12 +199,49 @@ def pick(wave, height, prominence):
     index, info = index[keep], {k: v[keep] for k, v in info.items()}
     data = (info["prominences"], info["left_bases"], info["right_bases"])
     step = np.gradient(wave)[index] if wave.size > 1 else np.ones(index.size)
-    width = peak_widths(height, index, rel_height=0.5, prominence_data=data)[0] * step
+    first, last = peak_widths(height, index, rel_height=0.5, prominence_data=data)[2:]
+    valley = _valleys(height, index)
+    first[1:], last[:-1] = np.maximum(first[1:], valley), np.minimum(last[:-1], valley)
+    width = (last - first) * step
     left, mid, right = (height[index + k] for k in (-1, 0, 1))
     curvature = left - 2 * mid + right
     shift = np.where(curvature < 0, 0.5 * (left - right) / np.where(curvature < 0, curvature, 1.0), 0.0)
     return {"index": index, "center": wave[index] + np.clip(shift, -0.5, 0.5) * step, "height": mid,
             "prominence": info["prominences"], "width": np.maximum(width, 2.0 * step)}  # fmt: skip
+
+
+def _valleys(height, index):
+    """Where the height is least between peaks at increasing indices (n,), shape (n - 1,)."""
+    if index.size < 2:
+        return index[:0]
+    between = slice(index[0], index[-1])
+    depth, peak = height[between], np.repeat(np.arange(index.size - 1), np.diff(index))
+    least = np.minimum.reduceat(depth, index[:-1] - index[0])
+    bottom = np.flatnonzero(depth == least[peak])
+    return index[0] + bottom[np.unique(peak[bottom], return_index=True)[1]]
+
+
+def pick_ends(wave, height, prominence, widest):
+    """Peaks at the ends of which `pick` sees no other side, as it has them: lines whose centres lie there or outside.
+
+    What rises to an end over more than half of `widest` (full width [Angstrom]) is no line but a continuum.
+    """
+    prominence = np.broadcast_to(prominence, height.shape)
+    found = []
+    for end in (1, -1):
+        side, distance = height[::end], np.abs(wave[::end] - wave[::end][0])
+        top = int(np.argmax(np.diff(side) < 0))
+        falling = side[top:]
+        falling = falling[: np.argmax(falling > falling[0]) or falling.size]
+        rise = falling[0] - falling.min()
+        width = 2.0 * (distance[top + np.argmax(falling < falling[0] - 0.5 * rise)] - distance[top])
+        least = prominence[::end][top]
+        if falling[0] - side[0] < least <= rise and width <= widest:
+            index = top if end == 1 else height.size - 1 - top
+            found.append((index, wave[index], height[index], rise, max(width, 2.0 * distance[1])))
+    columns = zip(*found, strict=True) if found else [()] * 5
+    kinds = {"index": int, "center": float, "height": float, "prominence": float, "width": float}
+    return {name: np.array(column, dtype=kinds[name]) for name, column in zip(kinds, columns, strict=True)}
 
 
 def starting_lines(peaks, sign=1.0, depth=None):

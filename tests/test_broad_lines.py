@@ -58,6 +58,31 @@ class TestEnds:
         depth = sum(0.08 * voigt_profile(self.WAVE - c, 0.08, 0.04) for c in 8002.0 + 2.0 * np.arange(9))
         return np.exp(-depth - 0.5 * voigt_profile(self.WAVE - 8000.0 - offset, 0.08, 0.04))
 
+    @pytest.mark.parametrize("offset", [-0.3, -0.1, 0.0, 0.02, 0.1])
+    @pytest.mark.parametrize("turned", [1, -1])
+    @pytest.mark.parametrize("degree", [0, 5])
+    def test_a_line_there_is_cloned(self, offset, turned, degree):
+        flux = self.flux(offset)[::turned]
+        template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=self.WAVE * u.AA), continuum_degree=degree,
+                                  progress=False)  # fmt: skip
+        residual = template.evaluate(self.WAVE * u.AA).flux.value - flux
+        assert np.std(residual) < 5e-4 and np.abs(residual).max() < 5e-3
+        assert len(template.lines) < 30
+
+    def test_emission_there_is_cloned(self):
+        flux = 2.0 - self.flux(-0.05)
+        template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=self.WAVE * u.AA), continuum_degree=0,
+                                  progress=False)  # fmt: skip
+        residual = template.evaluate(self.WAVE * u.AA).flux.value - flux
+        assert np.std(residual) < 5e-4 and np.abs(residual).max() < 5e-3
+
+    def test_what_rises_slowly_is_a_continuum(self):
+        slope = np.exp(-0.4 * np.exp(-(self.WAVE - 8000.0) / 8.0))
+        flux = slope * self.flux(1.0)
+        template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=self.WAVE * u.AA), progress=False)
+        continuum = template.model.continuum_basis(self.WAVE, u.AA) @ np.ravel(template.model.continuum.value)
+        np.testing.assert_allclose(continuum, slope, rtol=2e-3)
+
     def test_a_given_line_just_outside_is_kept(self):
         spectrum = Spectrum(flux=self.flux(-0.1) * u.Jy, spectral_axis=self.WAVE * u.AA)
         lines = QTable({"line_center": [7999.9, *(8002.0 + 2.0 * np.arange(9))] * u.AA})

@@ -157,6 +157,27 @@ class TestKnownForest:
         template = clone_spectrum(source, continuum_degree=1)
         np.testing.assert_allclose(template.evaluate(wave * u.AA).flux.value, flux, atol=5e-3)
 
+    @pytest.mark.parametrize(("n_lines", "share", "seed"), [(40, 0.9, 1), (80, 0.5, 0), (80, 0.5, 1), (100, 0.3, 1)])
+    def test_emission_and_absorption_mixed(self, n_lines, share, seed):
+        rng = np.random.default_rng(seed)
+        wave = np.arange(8000.0, 8100.0, 0.02)
+        center, strength = rng.uniform(8002.0, 8098.0, n_lines), rng.uniform(0.05, 0.5, n_lines)
+        strength = np.where(rng.random(n_lines) < share, -strength, strength)
+        level = 1.0 + 0.1 * np.sin(0.03 * (wave - 8000.0))
+        flux = level * np.exp(-(strength * voigt_profile(wave[:, None] - center, 0.08, 0.04)).sum(axis=1))
+        template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=wave * u.AA), progress=False)
+        assert np.std(template.evaluate(wave * u.AA).flux.value - flux) < 1e-3
+        assert set(template.lines["line_type"]) == {"emission", "absorption"}
+
+    @pytest.mark.parametrize("gap", [1.3, 1.5, 1.8])
+    def test_light_between_black_lines(self, gap):
+        # where the model is black no derivative says that the spectrum is not
+        center = np.array([4995.0, 5005.0, 5005.0 + gap, 5005.0 + 2.0 * gap, 5015.0])
+        strength = np.array([0.1, 8.0, 20.0, 8.0, 0.1])
+        flux = np.exp(-(strength * voigt_profile(WAVE[:, None] - center, 0.06, 0.02)).sum(axis=1))
+        template = clone_spectrum(spectrum(flux), continuum_degree=0)
+        assert np.abs(template.evaluate(WAVE * u.AA).flux.value - flux).max() < 5e-3
+
     def test_a_clone_that_is_far_off_says_so(self):
         steps = np.where(np.sin(WAVE) > 0, 1.0, 0.5)  # no continuum of degree 0
         with pytest.warns(BlaseWarning, match="differs from the spectrum by .*the prominence of 0.01.*check teff"):
@@ -467,14 +488,23 @@ class TestRealSpectra:
         assert template.fit_info["status"] == "converged"
         assert template.fit_info["rms"] == pytest.approx(np.std(residual), rel=0.2)
 
-    def test_tellurics(self, shared_data):
+    @pytest.mark.parametrize(("lower", "upper", "columns"), [
+        (8600, 9000, 1), (9300, 9400, 1), (9340, 9370, 2), (11150, 11500, 1), (11150, 11500, 2)])  # fmt: skip
+    def test_tellurics(self, shared_data, lower, upper, columns):
         data = np.load(shared_data / "telluric" / "h2o_o2_optical_depth_8038_12849.npz")
-        depth = data["tau_h2o_pwv5mm"] + data["tau_o2_airmass1"]
+        depth = columns * (data["tau_h2o_pwv5mm"] + data["tau_o2_airmass1"]).astype(float)
         wave = data["wavelength_start"] + data["wavelength_step"] * np.arange(depth.size)
-        keep = (wave >= 8600) & (wave <= 9000)
-        wave, truth = wave[keep], np.exp(-depth[keep].astype(float))
-        template = clone_spectrum(spectrum(truth, axis=wave * u.AA), continuum_degree=0)
+        keep = (wave >= lower) & (wave <= upper)
+        wave, truth = wave[keep], np.exp(-depth[keep])
+        template = clone_spectrum(spectrum(truth, axis=wave * u.AA))
         flux = template.evaluate(wave * u.AA).flux
         assert flux.unit == u.dimensionless_unscaled
         assert np.sqrt(np.mean((flux.value - truth) ** 2)) <= 1e-3
         assert truth.min() < 0.1  # the window has deep lines
+
+    def test_all_of_a_telluric_model(self, shared_data):
+        table = QTable.read(shared_data / "telluric" / "telfit_hband.fits.gz", hdu=1)
+        wave, truth = table["wavelength"].to(u.AA), np.asarray(table["flux"], dtype=float)
+        template = clone_spectrum(spectrum(truth, axis=wave))
+        assert np.sqrt(np.mean((template.evaluate(wave).flux.value - truth) ** 2)) <= 1e-3
+        assert template.fit_info["status"] == "converged"
