@@ -51,7 +51,7 @@ NEGLIGIBLE = 0.1
 # Lines couple in the solver with this many neighbours on either side.
 NEIGHBOURS = 12
 # Intermediate passes stop early: the next pass changes the problem anyway.
-RTOL_PASS, RTOL_LAST = 6e-2, 1e-2
+RTOL_PASS, RTOL_LAST = 1e-1, 1e-2
 MAX_ITERATIONS = 15, 60
 # Where the rms residual is above this share of the prominence, difficult places hide what the others still gain.
 ORDINARY, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT = 0.05, 1e-3, 150

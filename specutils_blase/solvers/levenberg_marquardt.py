@@ -176,7 +176,8 @@ def _descend(problem, damping, theta, costs, gradient, matrix):
             expected = -0.5 * float(gradient @ step)
         trial = _consistent_move(problem, theta, step, gradient, matrix, damping(diagonal) + fence)
         new = problem.cost(trial)
-        bad = new > costs * (1.0 + TOLERATED)
+        # where all in all the cost rises, every rise counts
+        bad = new > costs * (1.0 + (TOLERATED if new.sum() < before else 0.0))
         if bad.any() and not bad.all():
             # shorten the step where it hurt, and see which of the two is better
             share = np.where(bad, _share(damping, trial - theta, gradient, new - costs), 1.0)

@@ -8,6 +8,8 @@ __all__ = ["posterior_mean"]
 
 # Pairs of points at which the gradient is averaged, and steps to the mean.
 PAIRS, STEPS = 8, 2
+# After so many pairs a cost that is higher than the highest by this share is too high for certain.
+EARLY, CLEARLY = 2, 0.5
 # A mean lies no further than this from the mode, in standard deviations of a line's parameter: one difficult blend
 # must not spoil all other lines.
 LONGEST_STEP = 0.5
@@ -52,15 +54,18 @@ def posterior_mean(problem, theta):
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
     longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().local_diagonal, 0.0))
-    mean, at_mode = theta, problem.cost(theta).sum()
+    highest = problem.cost(theta).sum() + HIGHEST * n_local + 0.5 * problem.shape[2]
+    mean = theta
     for _ in range(STEPS):
-        average = np.zeros(len(theta))
-        for z in (*noise, *-noise):
-            point = problem.move(mean, z)  # inside the limits, which may be nearer than z
-            average += problem.gradient(point) - matrix @ (point - mean)
-        step = mean - factor.solve(average / (2 * PAIRS)) - theta
-        step[:n_local] = np.clip(step[:n_local], -longest, longest)
-        mean = problem.move(theta, step)
-        if problem.cost(mean).sum() - at_mode > HIGHEST * n_local + 0.5 * problem.shape[2]:
-            return theta
+        start, total = mean, np.zeros(len(theta))
+        for pair, z in enumerate(noise, 1):
+            for point in (problem.move(start, z), problem.move(start, -z)):  # inside the limits, maybe nearer than z
+                total += problem.gradient(point) - matrix @ (point - start)
+            if pair in (EARLY, PAIRS):
+                step = start - factor.solve(total / (2 * pair)) - theta
+                step[:n_local] = np.clip(step[:n_local], -longest, longest)
+                mean = problem.move(theta, step)
+                margin = 0.0 if pair == PAIRS else CLEARLY * HIGHEST * n_local
+                if problem.cost(mean).sum() > highest + margin:
+                    return theta
     return mean
