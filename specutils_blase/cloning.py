@@ -319,8 +319,11 @@ class _Clone:
         rtol = (RTOL_PASS, RTOL_LAST) if not self.noisy else (RTOL_PASS_NOISY, RTOL_LAST_NOISY)
         self.solution = self.descend(problem, problem.start(), rtol[last], MAX_ITERATIONS[last], callback)
         if last and not self.noisy and self.rms(self.solution.cost) > ORDINARY * self.prominence:
-            theta = self.solution.theta
-            self.solution = self.descend(problem, theta, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT, callback)
+            first = self.solution
+            further = self.descend(problem, first.theta, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT, callback)
+            if first.status == CONVERGED:  # it has done so all the more
+                further = replace(first, theta=further.theta, cost=further.cost)
+            self.solution = further
         lines = problem.lines(self.solution.theta)
         order = np.argsort(lines.center, kind="stable")
         self.lines = lines.take(order)

@@ -84,11 +84,11 @@ class GivenLines:
         return out
 
 
-def free_rows(free, name="free"):
+def free_rows(free):
     """Rows of the solver's parameters for names among "strength", "fwhm" and "x_0"."""
     names = (free,) if isinstance(free, str) or not isinstance(free, Iterable) else tuple(free)
     if not set(names) <= set(ROWS):
-        raise ValueError(explain(name, f"hold names among {tuple(ROWS)}", names,
+        raise ValueError(explain("free", f"hold names among {tuple(ROWS)}", names,
                                  'write e.g. ("strength",), or () for none'))  # fmt: skip
     return tuple(row for key, rows in ROWS.items() if key in names for row in rows)
 
@@ -143,6 +143,9 @@ def _centers(table):
     if medium not in ("vacuum", "air"):
         raise ValueError(explain('lines.meta["wavelength_medium"]', 'be "vacuum" or "air"', repr(medium), "correct it"))
     center = _quantity(table, "line_center")
+    if not center.unit.is_equivalent(u.AA, u.spectral()):
+        raise u.UnitsError(explain('lines["line_center"]', "be wavelengths, frequencies, energies or wavenumbers",
+                                   f"the unit {str(center.unit)!r}", "correct the unit of the column"))  # fmt: skip
     unknown = np.flatnonzero(~np.isfinite(center))
     if unknown.size:
         got = f"{unknown.size} without, the first in row {unknown[0]}"
@@ -183,16 +186,18 @@ def _members(table, rows, tied, row):
         raise TypeError(explain("tied", "be a mapping", type(tied).__name__, 'e.g. {"strength": "species"}'))
     member, names = np.full((len(row), 4), -1), []
     for name, column in (tied or {}).items():
+        if name not in ROWS:
+            raise ValueError(explain("tied", f"have keys among {tuple(ROWS)}", repr(name), "correct the name"))
         if not isinstance(column, str) or column not in table.colnames:
             raise ValueError(explain(f'tied["{name}"]', f"name a column of lines, among {table.colnames}",
                                      repr(column), "a column of equal values ties all lines"))  # fmt: skip
-        if not set(free_rows(name, "tied")) <= set(rows):
+        if not set(ROWS[name]) <= set(rows):
             raise ValueError(explain("tied", "hold names that free holds", repr(name), "add it to free"))
         if name == "strength" and np.isnan(_lengths(table, "strength", row)).any():
             raise ValueError(explain("tied", "tie strengths that are given", 'lines without "strength"',
                                      "add the column, see specutils_blase.io.relative_strength"))  # fmt: skip
         labels, group = np.unique(np.asarray(table[column])[row], return_inverse=True)
-        for parameter in free_rows(name):
+        for parameter in ROWS[name]:
             member[:, parameter] = len(names) + group
             names += [(_NAMES[parameter], str(label)) for label in labels]
     return member, tuple(names)

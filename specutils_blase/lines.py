@@ -24,6 +24,8 @@ OUTLYING, NOTICEABLE = 5.0, 0.005
 LOW_MEDIAN, SMOOTH = 0.25, 0.1
 # Samples within this share of a curve lie on it; so many of all are many, and this share of those is hardly any.
 ON_CURVE, MANY, HARDLY_ANY = 0.005, 0.1, 0.05
+# Highest effective temperature [K], of a neutron star.
+HOTTEST = 1e7
 # Deepest start: the optical depth of a black line cannot be read from its depth.
 DEEPEST = 1.0 - 1e-4
 
@@ -127,6 +129,9 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
         expected = f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree {degree}"
         raise ValueError(explain("spectrum", expected, wave.size, "lower continuum_degree or give more pixels"))
     basis = continuum_columns(wave, degree, teff)
+    if teff is not None and not (teff <= HOTTEST and np.all(np.isfinite(basis)) and basis[:, 0].min() > 0):
+        raise ValueError(explain("teff", "be the temperature of something that shines at these wavelengths",
+                                 f"{teff:g} K", "check its unit, or leave it out"))  # fmt: skip
     n_bins = min(max(40, n_bins_per_term * (degree + 1)), wave.size // 3)
     bounds = np.linspace(0, wave.size, n_bins + 1).astype(int)
     ranges = list(zip(bounds[:-1], bounds[1:], strict=True))

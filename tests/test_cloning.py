@@ -418,6 +418,11 @@ class TestBadInput:
         message = message_of(ValueError, lambda: clone_spectrum(spectrum(), teff=value * u.K))
         assert "teff must" in message and str(value) in message
 
+    @pytest.mark.parametrize("value", [1e9, 1.0])
+    def test_teff_of_nothing_that_shines(self, value):
+        message = message_of(ValueError, lambda: clone_spectrum(spectrum(), teff=value * u.K))
+        assert "teff must be the temperature of something that shines" in message and f"{value:g} K" in message
+
     def test_teff_without_or_with_wrong_unit(self):
         assert "teff must" in message_of(TypeError, lambda: clone_spectrum(spectrum(), teff=4700))
         assert "teff must" in message_of(u.UnitsError, lambda: clone_spectrum(spectrum(), teff=4700 * u.m))

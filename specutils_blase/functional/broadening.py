@@ -43,6 +43,8 @@ def kernel_half_size(vsini: float, step: float) -> int:
     >>> kernel_half_size(2.2, 0.5)
     7
     """
+    if not 0.0 < step < math.inf:
+        raise ValueError(f"step must be finite and positive, got {step} km/s")
     return max(math.ceil(vsini / step), 1) + N_SIDE - 1
 
 
@@ -88,6 +90,9 @@ def rotation_kernel(vsini: Tensor | float, limb_darkening: Tensor | float, step:
     needed = kernel_half_size(value, step)
     if half_size < needed:
         raise ValueError(f"half_size must be at least {needed} for vsini = {value} km/s, got {half_size}")
+    darkening = float(torch.as_tensor(limb_darkening).detach())
+    if not 0.0 <= darkening <= 1.0:
+        raise ValueError(f"limb_darkening must lie between 0 and 1, got {darkening}")
     first = half_size + 1 - N_SIDE
     offset, mass = _profile_quadrature(vsini, limb_darkening, step, n_intervals=first)
     shares = (_cardinals(offset) * mass).sum(dim=-1)
@@ -122,6 +127,8 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     >>> rotational_broadening(flux, rotation_kernel(1.5, 0.6, 1.0, 4))[2:5]
     tensor([1.0035, 0.7326, 0.5269], dtype=torch.float64)
     """
+    if kernel.ndim != 1 or len(kernel) % 2 == 0:
+        raise ValueError(f"kernel must have shape (2 * half_size + 1,), got {tuple(kernel.shape)}")
     n_grid, n_kernel = flux.shape[-1], len(kernel)
     half_size = n_kernel // 2
     size = max(BLOCK_SIZE, 2 ** math.ceil(math.log2(MIN_BLOCKS_PER_KERNEL * n_kernel)))

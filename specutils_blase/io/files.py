@@ -24,6 +24,9 @@ KEYS = {"line_template": "template", "spectrum_fit": "fit"}
 # Version of the ASDF standard to write: the one that every asdf that this package works with reads.
 ASDF_STANDARD = "1.5.0"
 
+# Names that promise something else.
+FOREIGN = (".pkl", ".pickle", ".fits", ".fit", ".ecsv", ".csv", ".txt", ".json", ".h5", ".hdf5", ".npz", ".pt", ".png")
+
 MAGIC = b"#ASDF"
 TREE_END = re.compile(rb"\r?\n\.\.\.\r?\n")
 BLOCK_MAGIC, BLOCK_INDEX = b"\xd3BLK", b"#ASDF BLOCK INDEX"
@@ -59,8 +62,11 @@ def write_asdf(path, content, overwrite=False):
     FileExistsError
         If the file exists and `overwrite` is false.
     ValueError
-        If the content cannot be stored.
+        If the content cannot be stored, or the name ends like that of another kind of file.
     """
+    if (suffix := Path(path).suffix.lower()) in FOREIGN:
+        raise ValueError(explain("path", "not end like the name of another kind of file", repr(suffix),
+                                 "end it in .asdf, which is what is written"))  # fmt: skip
     tree = content if isinstance(content, dict) else _tree(content)
     with written_whole(path, overwrite) as temporary, open(temporary, "xb") as stream:
         _dump(stream, tree, path)

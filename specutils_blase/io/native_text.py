@@ -1,5 +1,6 @@
 """Text files in formats of others: their lines, and numbers in them with errors that name the line."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def read_lines(path):
     lines : list of str
         Without empty ones at the end.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(explain("path", "be the name of a file", repr(path), "give a str or a Path"))
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(explain("path", "name a file", f"the directory {path}", "add the name of a line list"))

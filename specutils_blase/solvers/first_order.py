@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -171,12 +171,18 @@ def minimize(
     """
     _check_counts(steps=(steps, 0), batch_size=(batch_size, 1), patience=(patience, 1),
                   checkpoint_every=(checkpoint_every, 1))
-    if not rtol >= 0.0:
-        raise ValueError(f"rtol must not be negative, got {rtol}")
-    generator = torch.Generator().manual_seed(seed)
+    _check_kinds(model, flux, sigma, optimizer=optimizer, schedule=schedule, penalty=penalty, progress=progress)
+    for name, value in (("lr", lr), ("rtol", rtol)):
+        if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
+    if not isinstance(seed, Integral):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    generator = torch.Generator().manual_seed(int(seed))
     training, held_out = _split(flux, sigma, validation, generator)
     chosen = _trained(model, parameters)
     stepper = optimizer(chosen, lr=lr)
+    if not isinstance(stepper, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(stepper).__name__}; give a class")
     if batch_size is not None and isinstance(stepper, torch.optim.LBFGS):
         raise ValueError("optimizer must not be LBFGS with batch_size; leave batch_size out, or use Adam")
     scheduler = None if schedule is None else schedule(stepper)
@@ -419,6 +425,17 @@ def _trained(model, parameters) -> list[nn.Parameter]:
     if not {id(parameter) for parameter in chosen} <= {id(parameter) for parameter in own}:
         raise ValueError("parameters must be parameters of the model; make what else is trained a part of the model")
     return chosen
+
+
+def _check_kinds(model, flux, sigma, **functions):
+    """Raise unless the arguments are a module, tensors, and functions or None."""
+    for name, value, kind in (("model", model, nn.Module), ("flux", flux, Tensor), ("sigma", sigma, Tensor)):
+        if not isinstance(value, kind):
+            remedy = "use torch.as_tensor" if kind is Tensor else "derive a class from torch.nn.Module"
+            raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}; {remedy}")
+    for name, value in functions.items():
+        if not (callable(value) or (value is None and name != "optimizer")):
+            raise TypeError(f"{name} must be a function or a class, got {value!r}; e.g. optimizer=torch.optim.Adam")
 
 
 def _check_counts(**counts):

@@ -117,6 +117,19 @@ class TestKernel:
         (rotation_kernel(vsini, 0.6, 0.5, 8) * torch.arange(17)).sum().backward()
         assert torch.isfinite(vsini.grad)
 
+    @pytest.mark.parametrize(("change", "message"), [
+        ({"step": 0.0}, "step must be finite and positive, got 0.0 km/s"),
+        ({"step": float("nan")}, "step must be finite and positive"),
+        ({"limb_darkening": 2.0}, "limb_darkening must lie between 0 and 1, got 2.0"),
+    ])  # fmt: skip
+    def test_arguments_out_of_range(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | change)
+
+    def test_even_kernel(self):
+        with pytest.raises(ValueError, match=r"kernel must have shape \(2 \* half_size \+ 1,\), got \(4,\)"):
+            rotational_broadening(torch.ones(50), torch.full((4,), 0.25))
+
     @pytest.mark.parametrize(("vsini", "half_size"), [(-1.0, 9), (float("nan"), 9), (float("inf"), 9), (150.0, 300)])
     def test_bad_arguments(self, vsini, half_size):
         with pytest.raises(ValueError, match="vsini|half_size must be at least 302"):

@@ -95,6 +95,13 @@ def test_content_that_breaks_the_schema_is_not_written(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["t.pkl", "t.fits", "t.FITS", "t.ecsv"])
+def test_names_of_other_kinds_of_files(template, tmp_path, name):
+    with pytest.raises(ValueError, match="path must not end like the name of another kind of file, got .*asdf"):
+        template.write(tmp_path / name)
+    assert not os.listdir(tmp_path)
+
+
 def test_directories_are_told_apart(template, tmp_path):
     with pytest.raises(IsADirectoryError, match="path must name a file, got the directory.*add the name of the file"):
         read_asdf(tmp_path)

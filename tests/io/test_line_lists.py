@@ -468,6 +468,8 @@ def test_foreign_letters_in_the_references(file):
 @pytest.mark.parametrize("reader", [read_vald, read_moog, read_hitran])
 class TestNoLineList:
     def test_missing(self, reader, tmp_path):
+        with pytest.raises(TypeError, match="path must be the name of a file, got 3; give"):
+            reader(3)
         with pytest.raises(FileNotFoundError, match="path must name a file, got .*none.txt, which does not exist"):
             reader(tmp_path / "none.txt")
 

@@ -199,6 +199,25 @@ def test_schedule_advances_every_step():
         np.testing.assert_allclose(rates, 0.2 * 0.5 ** (np.arange(30) // 7), rtol=1e-14)
 
 
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"lr": None}, ValueError, "lr must be a finite number, not negative, got None"),
+    ({"lr": math.nan}, ValueError, "lr must .*nan"),
+    ({"lr": -0.1}, ValueError, "lr must .*-0.1"),
+    ({"rtol": -1.0}, ValueError, "rtol must be a finite number, not negative, got -1.0"),
+    ({"optimizer": "adam"}, TypeError, "optimizer must be a function or a class, got 'adam'"),
+    ({"optimizer": lambda parameters, lr: 3}, TypeError, "optimizer must return a torch.optim.Optimizer, got int"),
+    ({"schedule": "cosine"}, TypeError, "schedule must be a function or a class, got 'cosine'"),
+    ({"penalty": 3}, TypeError, "penalty must be a function or a class, got 3"),
+    ({"seed": "a"}, TypeError, "seed must be a whole number, got 'a'"),
+    ({"model": len}, TypeError, "model must be a Module, got builtin_function_or_method"),
+    ({"flux": FLUX.numpy()}, TypeError, "flux must be a Tensor, got ndarray; use torch.as_tensor"),
+], ids=str)  # fmt: skip
+def test_arguments_of_the_wrong_kind(options, error, message):
+    arguments = {"model": Linear(), "flux": FLUX, "sigma": SIGMA, **options}
+    with pytest.raises(error, match=message):
+        minimize(arguments.pop("model"), arguments.pop("flux"), arguments.pop("sigma"), **arguments)
+
+
 @pytest.mark.parametrize(("batch_size", "pass_length"), [(None, 1), (10, 3)])
 def test_plateau(batch_size, pass_length):
     # Nothing to gain, so that the rate falls after every fourth evaluation, the first one being the best so far.
@@ -540,7 +559,7 @@ def test_impossible_start():
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"patience": 0}, "patience must"),
         ({"checkpoint_every": 0}, "checkpoint_every must"),
-        ({"rtol": -1e-3}, "rtol must not be negative"),
+        ({"rtol": -1e-3}, "rtol must be a finite number, not negative"),
         ({"validation": 1.0}, "validation must be a fraction"),
         ({"validation": math.nan}, "validation must be a fraction"),
         ({"validation": 0.99}, "leave a pixel to train on"),
