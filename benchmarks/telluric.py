@@ -1,7 +1,8 @@
-"""Water and oxygen, 8600 to 9000 Angstrom: clones, and the columns recovered from a simulated order of a hot star."""
+"""Telluric models: clones of all of them and of saturated bands, and columns recovered from an order of a hot star."""
 
 import astropy.units as u
 import numpy as np
+from astropy.table import QTable
 from common import Timer, pull_row, require, show
 from scipy.interpolate import CubicSpline
 from specutils import Spectrum
@@ -12,33 +13,41 @@ from specutils_blase.simulation import simulate_order
 
 LOWER, UPPER = 8600.0, 9000.0
 ORDER = {"lower": 8920 * u.AA, "upper": 8990 * u.AA, "n_pix": 2048, "bad_pixels": 0}
+SATURATED = ((9300.0, 9400.0), (11150.0, 11500.0))
 DRAWS = 20
 
 
 def main():
     """Print the tables."""
-    (path,) = require("telluric/h2o_o2_optical_depth_8038_12849.npz")
+    path, hband = require("telluric/h2o_o2_optical_depth_8038_12849.npz", "telluric/telfit_hband.fits.gz")
     with np.load(path) as data:
-        depth = {name: data[key] for name, key in (("H2O", "tau_h2o_pwv5mm"), ("O2", "tau_o2_airmass1"))}
+        depth = {name: data[key].astype(float) for name, key in (("H2O", "tau_h2o_pwv5mm"), ("O2", "tau_o2_airmass1"))}
     wave = 8038 + 0.01 * np.arange(depth["H2O"].size)
     inside = (wave >= LOWER) & (wave <= UPPER)
-    templates, rows = {}, []
-    for name, tau in {"H2O + O2": depth["H2O"] + depth["O2"], **depth}.items():
-        flux = np.exp(-tau[inside])
-        spectrum = Spectrum(flux=flux * u.dimensionless_unscaled, spectral_axis=wave[inside] * u.AA)
-        if 1 - flux.min() < 0.01:
-            rows.append((name, inside.sum(), "-", "-", "-", f"{1 - flux.min():.1%}", "-", "no line of 1 %"))
-            continue
-        with Timer() as timer:
-            template = clone_spectrum(spectrum, continuum_degree=1, progress=False)
-        residual = template.evaluate(spectrum.spectral_axis).flux.value - flux
-        templates[name] = template
-        rows.append((name, inside.sum(), len(template.lines), f"{residual.std():.3%}",
-                     f"{np.percentile(np.abs(residual), 99):.3%}", f"{1 - flux.min():.1%}", f"{timer.wall:.1f}",
-                     template.fit_info["status"]))  # fmt: skip
-    show("telluric clone, required: rms 0.1 %",
-         ("species", "samples", "lines", "rms", "99th percentile", "deepest", "seconds", "status"), rows)  # fmt: skip
-    columns(templates["H2O + O2"], wave, depth["H2O"] + depth["O2"])
+    both = depth["H2O"] + depth["O2"]
+    rows = [clone("H2O + O2", wave, np.exp(-both))[1], clone("H2O + O2, twice", wave, np.exp(-2.0 * both))[1]]
+    for lower, upper in SATURATED:
+        band = (wave >= lower) & (wave <= upper)
+        rows.append(clone("H2O + O2, twice", wave[band], np.exp(-2.0 * both[band]))[1])
+    table = QTable.read(hband, hdu=1)
+    rows.append(clone("TelFit, H band", table["wavelength"].to_value(u.AA), np.asarray(table["flux"], dtype=float))[1])
+    template, row = clone("H2O + O2", wave[inside], np.exp(-both[inside]))
+    rows.append(row)
+    show("telluric clones, required: rms 0.1 %",
+         ("model", "from", "to [Angstrom]", "samples", "median flux", "lines", "rms", "99th percentile", "seconds",
+          "status"), rows)  # fmt: skip
+    columns(template, wave, both)
+
+
+def clone(name, wave, flux):
+    """A template, and its row of the table."""
+    spectrum = Spectrum(flux=flux * u.dimensionless_unscaled, spectral_axis=wave * u.AA)
+    with Timer() as timer:
+        template = clone_spectrum(spectrum, progress=False)
+    residual = template.evaluate(spectrum.spectral_axis).flux.value - flux
+    return template, (name, f"{wave[0]:.0f}", f"{wave[-1]:.0f}", wave.size, f"{np.median(flux):.2f}",
+                      len(template.lines), f"{residual.std():.3%}", f"{np.percentile(np.abs(residual), 99):.3%}",
+                      f"{timer.wall:.1f}", template.fit_info["status"])  # fmt: skip
 
 
 def columns(template, wave, tau):

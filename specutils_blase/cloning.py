@@ -69,8 +69,8 @@ TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
 WIDEST_AT_END = 4.0
 # From this share of emission lines on, passes over the residual look for more of them.
 EMISSION_SHARE = 0.05
-# Share of the spectrum's flux below which a model is too dark to learn from it.
-TOO_DARK = 0.1
+# Share of the spectrum's flux below which a model is too dark to learn from it; most light that weakened lines pass.
+TOO_DARK, BRIGHT = 0.1, 0.99
 # Rounds in which lines of a noisy spectrum are dropped, and their neighbourhood in widths.
 MAX_DROPS, NEIGHBOURHOOD = 20, 4.0
 
@@ -274,7 +274,7 @@ class _Clone:
         excess = np.maximum(flat, 1.0) - np.maximum(transmission, 1.0)
         new = self.seeds(missing, transmission, threshold, 1.0)
         # a few may be a continuum that is not smooth enough: it must not be taken for ever more of them
-        if first or np.mean(self.lines.strength < 0) > EMISSION_SHARE:
+        if first or np.count_nonzero(self.lines.strength < 0) > EMISSION_SHARE * len(self.lines):
             new = new.join(self.seeds(excess, transmission, threshold, -1.0))
         if first and len(new) == 0:
             raise ValueError(no_line_message(prominence))
@@ -300,7 +300,7 @@ class _Clone:
         near = np.clip(near, 0, len(self.lines) - 1)
         lines = self.lines.take(near)
         depth = lines.strength * voigt_profile(self.wave[index, None] - lines.center, lines.sigma, lines.gamma)
-        seen = -np.log(np.minimum(flat[index], 1.0))[:, None]
+        seen = -np.log(np.minimum(flat[index], BRIGHT))[:, None]
         share = np.ones(len(self.lines))
         np.minimum.at(share, near, seen / np.maximum(depth, seen))
         return replace(self.lines, strength=share * self.lines.strength)
