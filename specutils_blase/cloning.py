@@ -272,25 +272,25 @@ class _Clone:
             transmission, _ = self.model()
         missing = np.minimum(transmission, 1.0) - np.minimum(flat, 1.0) if first else transmission - flat
         excess = np.maximum(flat, 1.0) - np.maximum(transmission, 1.0)
-        new = self.seeds(missing, transmission, threshold, 1.0)
+        kinds = [(missing, 1.0), (excess, -1.0)]
         # a few may be a continuum that is not smooth enough: it must not be taken for ever more of them
-        if first or np.count_nonzero(self.lines.strength < 0) > EMISSION_SHARE * len(self.lines):
-            new = new.join(self.seeds(excess, transmission, threshold, -1.0))
+        if not first and np.count_nonzero(self.lines.strength < 0) <= EMISSION_SHARE * len(self.lines):
+            kinds = kinds[:1]
+        peaks = [pick(self.wave, height, threshold) for height, _ in kinds]
+        width = np.concatenate([FWHM_PER_SIGMA * self.lines.width, *(p["width"] for p in peaks if first)])
+        new = self.lines.take(slice(0, 0))
+        for (height, sign), inner in zip(kinds, peaks, strict=True):
+            widest = WIDEST_AT_END * np.median(width) if len(width) else 0.0
+            ends = pick_ends(self.wave, height, threshold, widest)
+            both = {name: np.concatenate([inner[name], ends[name]]) for name in inner}
+            index = both["index"]
+            depth = height[index] / np.maximum(transmission[index], 0.05)
+            # in noise a low pixel beside a high one is prominent, but it does not reach beyond the model
+            least = np.broadcast_to(threshold, height.shape)[index] if self.noisy else -np.inf
+            new = new.join(starting_lines(both, sign, depth=depth).take(height[index] > least))
         if first and len(new) == 0:
             raise ValueError(no_line_message(prominence))
         self.lines = self.lines.join(new)
-
-    def seeds(self, height, transmission, threshold, sign):
-        """Lines at the peaks of `height`."""
-        peaks = pick(self.wave, height, threshold)
-        width = FWHM_PER_SIGMA * self.lines.width if len(self.lines) else peaks["width"]
-        if len(width):
-            ends = pick_ends(self.wave, height, threshold, WIDEST_AT_END * np.median(width))
-            peaks = {name: np.concatenate([peaks[name], ends[name]]) for name in peaks}
-        index = peaks["index"]
-        new = starting_lines(peaks, sign, depth=height[index] / np.maximum(transmission[index], 0.05))
-        # in noise a low pixel beside a high one is prominent, but it does not reach beyond the model
-        return new.take(height[index] > np.broadcast_to(threshold, height.shape)[index]) if self.noisy else new
 
     def weakened(self, flat, transmission, threshold):
         """The lines, weaker where the model is black and the spectrum is not: no small step changes a black model."""

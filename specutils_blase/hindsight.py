@@ -22,7 +22,7 @@ CLEAR_GAIN = 50.0
 LOOK_PIXELS, LOOK_STRIDE, LOOK_ROTATIONS = 500, 3, (8.0, 40.0)
 LOOK_COLUMNS = (0.0, *np.geomspace(0.1, 10.0, 11))
 # Tellurics with less than this share of the column of their template are hardly seen where they were looked for.
-VANISHED = 0.3
+VANISHED = 0.5
 # Iterations with the lines.
 STEPS = 10
 

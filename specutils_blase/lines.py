@@ -26,6 +26,8 @@ LOW_MEDIAN, SMOOTH = 0.25, 0.1
 ON_CURVE, MANY, HARDLY_ANY = 0.005, 0.1, 0.05
 # Highest effective temperature [K], of a neutron star.
 HOTTEST = 1e7
+# A continuum that starts below this share of its maximum anywhere is not one.
+LEAST = 0.02
 # Deepest start: the optical depth of a black line cannot be read from its depth.
 DEEPEST = 1.0 - 1e-4
 
@@ -137,16 +139,21 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
     low, middle, index = (np.array([a + np.argsort(flux[a:b])[int(q * (b - a - 1))] for a, b in ranges])
                           for q in (1.0 - quantile, 0.5, quantile))  # fmt: skip
-    coefficients = _through_majority(basis[middle], flux[middle])
-    if not _is_emission(flux[low], flux[middle], flux[index], basis[middle] @ coefficients):
-        index = index[~_stands_out(basis[index], flux[index])]
-        upper = _reweighted(basis[index], flux[index], lambda excess: np.where(excess > 0, 1.0, below))
-        if not _is_between(flux, basis @ coefficients, basis @ upper):
-            coefficients = upper
-    if np.min(basis @ coefficients) <= 0:
-        raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
-                                 "lower continuum_degree, or use the window where there is flux"))  # fmt: skip
-    return basis, coefficients
+    # where little is free of lines only a simpler curve stays above zero: the continuum starts from that
+    for n_terms in range(degree + 1, 0, -1):
+        rows, coefficients = basis[:, :n_terms], np.zeros(degree + 1)
+        start = _through_majority(rows[middle], flux[middle])
+        if not _is_emission(flux[low], flux[middle], flux[index], rows[middle] @ start):
+            top = index[~_stands_out(rows[index], flux[index])]
+            upper = _reweighted(rows[top], flux[top], lambda excess: np.where(excess > 0, 1.0, below))
+            if not _is_between(flux, rows @ start, rows @ upper):
+                start = upper
+        coefficients[:n_terms] = start
+        curve = basis @ coefficients
+        if curve.min() > LEAST * curve.max():
+            return basis, coefficients
+    raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",
+                             "check how it was read, or use the window where there is flux"))  # fmt: skip
 
 
 def _is_emission(low, middle, high, level):

@@ -69,6 +69,13 @@ class TestEnds:
         assert np.std(residual) < 5e-4 and np.abs(residual).max() < 5e-3
         assert len(template.lines) < 30
 
+    @pytest.mark.parametrize("strength", [-0.2, -0.05, 0.1])
+    def test_one_line_at_the_end_and_one_inside(self, strength):
+        depth = strength * voigt_profile(self.WAVE - 8000.0, 0.085, 0.025)
+        depth += 0.1 * voigt_profile(self.WAVE - 8010.0, 0.064, 0.01)
+        template = clone_spectrum(Spectrum(flux=np.exp(-depth) * u.Jy, spectral_axis=self.WAVE * u.AA), progress=False)
+        np.testing.assert_allclose(template.lines["strength"].to_value(u.AA), [strength, 0.1], rtol=1e-3)
+
     def test_emission_there_is_cloned(self):
         flux = 2.0 - self.flux(-0.05)
         template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=self.WAVE * u.AA), continuum_degree=0,

@@ -507,6 +507,13 @@ class TestRealSpectra:
         assert np.sqrt(np.mean((flux.value - truth) ** 2)) <= 1e-3
         assert truth.min() < 0.1  # the window has deep lines
 
+    @pytest.mark.parametrize(("first", "last"), [(89073, 89194), (88257, 88378), (86288, 86532), (3298, 3472)])
+    def test_windows_in_which_little_is_free_of_lines(self, shared_data, first, last):
+        table = QTable.read(shared_data / "telluric" / "telfit_hband.fits.gz", hdu=1)[first:last]
+        wave, truth = table["wavelength"].to(u.AA), np.asarray(table["flux"], dtype=float)
+        template = clone_spectrum(spectrum(truth, axis=wave))
+        assert np.sqrt(np.mean((template.evaluate(wave).flux.value - truth) ** 2)) <= 1e-3
+
     def test_all_of_a_telluric_model(self, shared_data):
         table = QTable.read(shared_data / "telluric" / "telfit_hband.fits.gz", hdu=1)
         wave, truth = table["wavelength"].to(u.AA), np.asarray(table["flux"], dtype=float)

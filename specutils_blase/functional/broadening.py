@@ -127,6 +127,8 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     >>> rotational_broadening(flux, rotation_kernel(1.5, 0.6, 1.0, 4))[2:5]
     tensor([1.0035, 0.7326, 0.5269], dtype=torch.float64)
     """
+    if not flux.is_floating_point():
+        raise TypeError(f"flux must be of a floating-point type, got {flux.dtype}")
     if kernel.ndim != 1 or len(kernel) % 2 == 0:
         raise ValueError(f"kernel must have shape (2 * half_size + 1,), got {tuple(kernel.shape)}")
     n_grid, n_kernel = flux.shape[-1], len(kernel)

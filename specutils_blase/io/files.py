@@ -25,7 +25,8 @@ KEYS = {"line_template": "template", "spectrum_fit": "fit"}
 ASDF_STANDARD = "1.5.0"
 
 # Names that promise something else.
-FOREIGN = (".pkl", ".pickle", ".fits", ".fit", ".ecsv", ".csv", ".txt", ".json", ".h5", ".hdf5", ".npz", ".pt", ".png")
+FOREIGN = (".pkl", ".pickle", ".fits", ".fit", ".gz", ".ecsv", ".csv", ".txt", ".json", ".h5", ".hdf5", ".npz", ".pt",
+           ".png")  # fmt: skip
 
 MAGIC = b"#ASDF"
 TREE_END = re.compile(rb"\r?\n\.\.\.\r?\n")

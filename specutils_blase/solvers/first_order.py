@@ -435,7 +435,7 @@ def _check_kinds(model, flux, sigma, **functions):
             raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}; {remedy}")
     for name, value in functions.items():
         if not (callable(value) or (value is None and name != "optimizer")):
-            raise TypeError(f"{name} must be a function or a class, got {value!r}; e.g. optimizer=torch.optim.Adam")
+            raise TypeError(f"{name} must be a function or a class, got {value!r}; see the example")
 
 
 def _check_counts(**counts):

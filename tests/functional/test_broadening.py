@@ -126,6 +126,10 @@ class TestKernel:
         with pytest.raises(ValueError, match=message):
             rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | change)
 
+    def test_whole_numbers(self):
+        with pytest.raises(TypeError, match="flux must be of a floating-point type, got torch.int64"):
+            rotational_broadening(torch.ones(9, dtype=torch.int64), torch.ones(3) / 3)
+
     def test_even_kernel(self):
         with pytest.raises(ValueError, match=r"kernel must have shape \(2 \* half_size \+ 1,\), got \(4,\)"):
             rotational_broadening(torch.ones(50), torch.full((4,), 0.25))
