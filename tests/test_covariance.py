@@ -271,7 +271,8 @@ class TestBlends:
         """Lines outside of the order keep the blends of the clone, and no number is used twice."""
         spectrum, star, sky = parts
         options = {"free": {"star": ("strength", "fwhm", "x_0"), "telluric": ("strength",)},
-                   "window": SpectralRegion(10510 * u.AA, 10519 * u.AA), "prior": GaussianPrior(strength=0.5)}  # fmt: skip
+                   "window": SpectralRegion(10510 * u.AA, 10519 * u.AA),
+                   "prior": GaussianPrior(strength=0.5)}  # fmt: skip
         first = fit_parts(parts, **options).lines["line_center"].value
         lines = star.lines.copy()
         center = lines["line_center"].value
