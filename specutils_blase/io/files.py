@@ -5,7 +5,6 @@ import re
 import struct
 from collections import UserList
 from collections.abc import Mapping
-from pathlib import Path
 
 import asdf
 from asdf.exceptions import ValidationError
@@ -13,7 +12,7 @@ from asdf.exceptions import ValidationError
 from specutils_blase import __version__
 from specutils_blase.errors import explain
 from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS
-from specutils_blase.io.whole import written_whole
+from specutils_blase.io.whole import as_path, written_whole
 
 __all__ = ["read_asdf", "write_asdf"]
 
@@ -65,7 +64,7 @@ def write_asdf(path, content, overwrite=False):
     ValueError
         If the content cannot be stored, or the name ends like that of another kind of file.
     """
-    if (suffix := Path(path).suffix.lower()) in FOREIGN:
+    if (suffix := as_path(path).suffix.lower()) in FOREIGN:
         raise ValueError(explain("path", "not end like the name of another kind of file", repr(suffix),
                                  "end it in .asdf, which is what is written"))  # fmt: skip
     tree = content if isinstance(content, dict) else _tree(content)
@@ -99,7 +98,7 @@ def read_asdf(path, kind=None):
         If the file is damaged, of another kind, or from a newer version of this package.
     """
     wanted = _wanted(kind)
-    path = Path(path).expanduser()
+    path = as_path(path)
     content = _content(path)
     tree = _tagged_tree(path, content)
     tags = set(_tags(path, tree))

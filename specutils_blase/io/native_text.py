@@ -1,12 +1,11 @@
 """Text files in formats of others: their lines, and numbers in them with errors that name the line."""
 
-import os
-from pathlib import Path
 
 import numpy as np
 from astropy.utils.data import get_readable_fileobj
 
 from specutils_blase.errors import explain
+from specutils_blase.io.whole import as_path
 
 __all__ = ["check_not_empty", "check_positive", "float_or_nan", "read_lines", "read_numbers", "shown"]
 
@@ -34,9 +33,7 @@ def read_lines(path):
     lines : list of str
         Without empty ones at the end.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(explain("path", "be the name of a file", repr(path), "give a str or a Path"))
-    path = Path(path).expanduser()
+    path = as_path(path)
     if path.is_dir():
         raise IsADirectoryError(explain("path", "name a file", f"the directory {path}", "add the name of a line list"))
     if not path.is_file():

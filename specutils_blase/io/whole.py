@@ -7,7 +7,14 @@ from pathlib import Path
 
 from specutils_blase.errors import explain
 
-__all__ = ["free_path", "written_whole"]
+__all__ = ["as_path", "free_path", "written_whole"]
+
+
+def as_path(path, name="path"):
+    """The name of a file as a Path, with ~ expanded; TypeError if it is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(explain(name, "be the name of a file", repr(path), "give a str or a Path"))
+    return Path(path).expanduser()
 
 
 def free_path(path, overwrite=False, name="path", remedy="give overwrite=True or another name"):
@@ -28,7 +35,7 @@ def free_path(path, overwrite=False, name="path", remedy="give overwrite=True or
     -------
     Path
     """
-    path = Path(path).expanduser()
+    path = as_path(path, name)
     if path.is_dir():
         raise IsADirectoryError(explain(name, "name a file", f"the directory {path}", "add a file name to it"))
     if path.exists() and not overwrite:

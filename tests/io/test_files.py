@@ -102,6 +102,12 @@ def test_names_of_other_kinds_of_files(template, tmp_path, name):
     assert not os.listdir(tmp_path)
 
 
+def test_no_name_of_a_file(template):
+    for call in (template.write, type(template).read):
+        with pytest.raises(TypeError, match="path must be the name of a file, got 3; give a str or a Path"):
+            call(3)
+
+
 def test_directories_are_told_apart(template, tmp_path):
     with pytest.raises(IsADirectoryError, match="path must name a file, got the directory.*add the name of the file"):
         read_asdf(tmp_path)
