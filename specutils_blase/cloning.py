@@ -315,10 +315,11 @@ class _Clone:
 
     def fit(self, last, callback):
         """Fit the present lines and the continuum; the last pass is the thorough one."""
-        problem = self.problem()
+        problem, only = self.problem(), self.solution is None and self.given is None
         rtol = (RTOL_PASS, RTOL_LAST) if not self.noisy else (RTOL_PASS_NOISY, RTOL_LAST_NOISY)
         self.solution = self.descend(problem, problem.start(), rtol[last], MAX_ITERATIONS[last], callback)
-        if last and not self.noisy and self.rms(self.solution.cost) > ORDINARY * self.prominence:
+        # after a single pass it is lines that are missing
+        if last and not (only or self.noisy) and self.rms(self.solution.cost) > ORDINARY * self.prominence:
             first = self.solution
             further = self.descend(problem, first.theta, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT, callback)
             if first.status == CONVERGED:  # it has done so all the more
