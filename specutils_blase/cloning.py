@@ -65,6 +65,8 @@ RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
 LOOSE = 1e3
 # Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
 TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
+# Continua outside this range, in units of the 95th percentile of the flux, come from nowhere.
+DARKEST, BRIGHTEST = 0.01, 2.0
 # Widest line at an end of the spectrum, in those of the others.
 WIDEST_AT_END = 4.0
 # From this share of emission lines on, passes over the residual look for more of them.
@@ -184,6 +186,8 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
         warnings.warn(f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), much for the "
                       f"prominence of {prominence:g}: lines on this continuum do not describe it; check teff, "
                       "continuum_degree, window and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
+    for doubt in job.doubts():
+        warnings.warn(doubt, BlaseWarning, stacklevel=2)
     if job.solution.status != CONVERGED:
         remedy = "call it again with more passes" if lines is None else "free less, tie more or start closer"
         warnings.warn(f"clone_spectrum did not converge ({job.solution.message}); the template is usable but not the "
@@ -382,6 +386,17 @@ class _Clone:
         """Chi-square of the pixels before each one, shape (n_pix + 1,)."""
         problem = self.problem()
         return np.concatenate([[0.0], np.cumsum(problem.evaluate(problem.start())[-1] ** 2)])
+
+    def doubts(self):
+        """What the spectrum leaves open, in words."""
+        continuum = self.basis @ self.coefficients
+        if not (DARKEST < continuum.min() and continuum.max() < BRIGHTEST):
+            yield (f"the continuum runs from {continuum.min():.2g} to {continuum.max():.2g} times the flux of bright "
+                   "pixels: hardly any place is free of lines, so the spectrum does not determine it; lower "
+                   "continuum_degree, or clone a wider window")
+        if self.solution.theta.size > self.wave.size:
+            yield (f"the clone has {self.solution.theta.size} parameters for {self.wave.size} pixels: it describes "
+                   "them, but single lines mean little; raise prominence, or give a finer sampled spectrum")
 
     def template(self):
         """The finished template with its errors."""

@@ -183,6 +183,25 @@ class TestKnownForest:
         with pytest.warns(BlaseWarning, match="differs from the spectrum by .*the prominence of 0.01.*check teff"):
             clone_spectrum(spectrum(steps), continuum_degree=0, passes=1)
 
+    def test_a_continuum_from_nowhere_is_named(self):
+        rng = np.random.default_rng(0)
+        wave = np.arange(5000.0, 5020.0, 0.01)
+        center, strength = np.sort(rng.uniform(5000, 5020, 100)), 10 ** rng.uniform(-1.0, 0.5, 100)
+        flux = np.exp(-(strength * voigt_profile(wave[:, None] - center, 0.06, 0.03)).sum(axis=1))
+        assert flux.max() < 0.7
+        with pytest.warns(BlaseWarning) as caught:
+            template = clone_spectrum(spectrum(flux, axis=wave * u.AA))
+        assert any("the continuum runs from" in str(warning.message) for warning in caught)
+        continuum = template.model.continuum_basis(wave, u.AA) @ np.ravel(template.model.continuum.value)
+        assert continuum.min() < 0.0
+
+    def test_more_parameters_than_pixels_are_named(self):
+        wave = 5000.0 + 0.02 * np.arange(28)
+        flux = np.exp(-(0.02 * voigt_profile(wave[:, None] - wave[3:28:5], 0.01, 0.005)).sum(axis=1))
+        with pytest.warns(BlaseWarning, match="parameters for 28 pixels.*raise prominence"):
+            template = clone_spectrum(Spectrum(flux=flux * u.Jy, spectral_axis=wave * u.AA), continuum_degree=5)
+        assert 4 * len(template.lines) + 6 > 28
+
     def test_blends_are_separated_by_later_passes(self):
         strength, center = np.array([0.1, 0.06]), np.array([5010.0, 5010.13])
         flux = np.exp(-(strength * voigt_profile(WAVE[:, None] - center, 0.06, 0.02)).sum(axis=1))
@@ -507,6 +526,7 @@ class TestRealSpectra:
         assert np.sqrt(np.mean((flux.value - truth) ** 2)) <= 1e-3
         assert truth.min() < 0.1  # the window has deep lines
 
+    @pytest.mark.filterwarnings("ignore:the continuum runs from")
     @pytest.mark.parametrize(("first", "last"), [(89073, 89194), (88257, 88378), (86288, 86532), (3298, 3472)])
     def test_windows_in_which_little_is_free_of_lines(self, shared_data, first, last):
         table = QTable.read(shared_data / "telluric" / "telfit_hband.fits.gz", hdu=1)[first:last]

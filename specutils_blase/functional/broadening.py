@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from numbers import Real
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ def kernel_half_size(vsini: float, step: float) -> int:
     >>> kernel_half_size(2.2, 0.5)
     7
     """
+    _check_numbers(vsini=vsini, step=step)
     if not 0.0 < step < math.inf:
         raise ValueError(f"step must be finite and positive, got {step} km/s")
     return max(math.ceil(vsini / step), 1) + N_SIDE - 1
@@ -83,6 +85,7 @@ def rotation_kernel(vsini: Tensor | float, limb_darkening: Tensor | float, step:
     tensor([ 0.0030, -0.0198,  0.0808,  0.8722,  0.0808, -0.0198,  0.0030],
            dtype=torch.float64)
     """
+    _check_numbers(vsini=vsini, limb_darkening=limb_darkening)
     vsini = torch.as_tensor(vsini, dtype=torch.float64)
     value = float(vsini.detach())
     if not 0.0 <= value < math.inf:
@@ -141,6 +144,13 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     blocks = torch.fft.rfft(padded.unfold(-1, size, n_valid)) * torch.fft.rfft(kernel.to(flux.dtype), n=size)
     broadened = torch.fft.irfft(blocks, n=size)[..., n_kernel - 1 :]
     return broadened.reshape(-1, n_grid + beyond - half_size)[:, :n_grid].reshape(flux.shape)
+
+
+def _check_numbers(**arguments):
+    """Raise unless these are numbers without a unit: one of metres per second would be lost in silence."""
+    for name, value in arguments.items():
+        if not isinstance(value, Real | Tensor):
+            raise TypeError(f"{name} must be a number or a tensor, velocities in km/s, got {value!r}")
 
 
 def _profile_quadrature(

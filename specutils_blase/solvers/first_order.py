@@ -177,6 +177,8 @@ def minimize(
             raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
     if not isinstance(seed, Integral):
         raise TypeError(f"seed must be a whole number, got {seed!r}")
+    if not (checkpoint is None or isinstance(checkpoint, str | os.PathLike)):
+        raise TypeError(f"checkpoint must be the name of a file, got {checkpoint!r}")
     generator = torch.Generator().manual_seed(int(seed))
     training, held_out = _split(flux, sigma, validation, generator)
     chosen = _trained(model, parameters)
@@ -186,6 +188,8 @@ def minimize(
     if batch_size is not None and isinstance(stepper, torch.optim.LBFGS):
         raise ValueError("optimizer must not be LBFGS with batch_size; leave batch_size out, or use Adam")
     scheduler = None if schedule is None else schedule(stepper)
+    if not (scheduler is None or isinstance(scheduler, LRScheduler | ReduceLROnPlateau)):
+        raise TypeError(f"schedule must return a scheduler of torch.optim.lr_scheduler, got {scheduler!r}")
     objective = _Objective(model, flux, sigma, penalty, training, held_out, batch_size)
     run = _Run(objective, chosen, stepper, scheduler, generator, rtol)
     keeper = _Keeper(checkpoint, run, {"seed": str(seed), "validation": str(validation)})
@@ -405,8 +409,8 @@ def _split(flux, sigma, validation, generator) -> tuple[Tensor, Tensor]:
     usable = torch.nonzero(torch.isfinite(flux) & torch.isfinite(sigma) & (sigma > 0.0)).squeeze(1)
     if len(usable) == 0:
         raise ValueError("flux and sigma must have at least one pixel with finite flux and positive, finite sigma")
-    if not 0.0 <= validation < 1.0:
-        raise ValueError(f"validation must be a fraction of the pixels, 0 <= validation < 1, got {validation}")
+    if not (isinstance(validation, Real) and 0.0 <= validation < 1.0):
+        raise ValueError(f"validation must be a fraction of the pixels, 0 <= validation < 1, got {validation!r}")
     if validation == 0.0:
         return usable, usable[:0]
     count = max(1, round(validation * len(usable)))
@@ -421,6 +425,8 @@ def _trained(model, parameters) -> list[nn.Parameter]:
     own = list(model.parameters())
     if parameters is None:
         return [parameter for parameter in own if parameter.requires_grad]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"parameters must be a list of parameters of the model, got {parameters!r}")
     chosen = list(parameters)
     if not {id(parameter) for parameter in chosen} <= {id(parameter) for parameter in own}:
         raise ValueError("parameters must be parameters of the model; make what else is trained a part of the model")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from astropy import units as u
 from scipy.integrate import quad
 
 from specutils_blase.functional import (
@@ -125,6 +126,12 @@ class TestKernel:
     def test_arguments_out_of_range(self, change, message):
         with pytest.raises(ValueError, match=message):
             rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | change)
+
+    @pytest.mark.parametrize("name", ["vsini", "limb_darkening", "step"])
+    @pytest.mark.parametrize("value", ["2", 2000 * u.m / u.s])
+    def test_no_numbers(self, name, value):
+        with pytest.raises(TypeError, match=f"{name} must be a number or a tensor, velocities in km/s, got .*2"):
+            rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | {name: value})
 
     def test_whole_numbers(self):
         with pytest.raises(TypeError, match="flux must be of a floating-point type, got torch.int64"):
