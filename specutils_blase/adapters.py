@@ -15,7 +15,7 @@ from specutils import Spectrum
 from specutils.utils.wcs_utils import air_to_vac, vac_to_air
 
 from specutils_blase.conf import conf
-from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 from specutils_blase.regions import region_mask, spectral_equivalencies, wanted_pixels
 
 __all__ = [
@@ -118,7 +118,7 @@ class SpectrumArrays:
 
 
 def read_spectrum(
-    spectrum, name="spectrum", *, window=None, exclude_regions=None, weights="unc", wavelength_medium=None
+    spectrum, name="spectrum", *, window=None, exclude_regions=None, weights="unc", wavelength_medium=None, report=True
 ):
     """
     Plain arrays from a spectrum, with every decision about bad input taken and told.
@@ -142,10 +142,17 @@ def read_spectrum(
     wavelength_medium : "vacuum", "air", or None
         What the wavelengths are. None takes ``spectrum.meta["wavelength_medium"]``, else a FITS axis type AWAV in
         ``spectrum.meta["header"]`` or the WCS, else vacuum.
+    report : bool
+        Whether to warn of ignored pixels; the caller that does not want that does so itself.
 
     Returns
     -------
     SpectrumArrays
+
+    Raises
+    ------
+    NoPixelsError
+        If no pixel can be used.
     """
     _check_spectrum(spectrum, name)
     medium = _declared_medium(spectrum, name, wavelength_medium)
@@ -153,7 +160,7 @@ def read_spectrum(
     flux = np.array(spectrum.flux.value, dtype=np.float64)
     wanted = wanted_pixels(spectrum.spectral_axis, name, window, exclude_regions)
     sigma, without_sigma = _read_sigma(spectrum, name, weights)
-    bad = _report_ignored(spectrum, name, wanted, without_sigma)
+    bad = _report_ignored(spectrum, name, wanted, without_sigma, report)
     if sigma is not None:
         sigma[bad] = np.inf
     is_reversed = bool(wave[0] > wave[-1])
@@ -305,7 +312,7 @@ def _check_spectrum(spectrum, name):
         remedy = f"take one spectrum, e.g. {name}[0]"
         raise ValueError(explain(name, "be one-dimensional", f"flux of shape {flux.shape}", remedy))
     if flux.size == 0:
-        raise ValueError(explain(name, "have pixels", "an empty spectrum", "check how it was read or cut"))
+        raise NoPixelsError(explain(name, "have pixels", "an empty spectrum", "check how it was read or cut"))
     if flux.unit.is_equivalent(u.dex):
         raise u.UnitsError(explain(name, "have a linear flux unit", repr(str(flux.unit)), "convert magnitudes to flux"))
     if np.iscomplexobj(flux):
@@ -452,7 +459,7 @@ def _standard_deviation(uncertainty, flux_unit):
         return values ** (1 / power)
 
 
-def _report_ignored(spectrum, name, wanted, without_sigma):
+def _report_ignored(spectrum, name, wanted, without_sigma, report):
     """Unusable pixels (n,), after one warning about the wanted ones among them, or an error if no other is left."""
     causes = {
         "flux not finite": ~np.isfinite(spectrum.flux.value),
@@ -470,7 +477,9 @@ def _report_ignored(spectrum, name, wanted, without_sigma):
     counts = ", ".join(counts)
     if n_bad == n_wanted:
         got = f"{n_wanted} pixels that are all bad ({counts})"
-        raise ValueError(explain(name, "have pixels to use", got, "check the mask, the uncertainty and the window"))
+        raise NoPixelsError(explain(name, "have pixels to use", got, "check the mask, the uncertainty and the window"))
+    if not report:
+        return bad
     text = f"{name}: {n_bad} of {n_wanted} pixels are ignored ({counts}); exclude them to avoid this warning"
     warnings.warn(text, BlaseWarning, stacklevel=4)
     return bad

@@ -9,6 +9,10 @@ class CoverageError(ValueError):
     """A template or grid does not reach over the wavelengths that are asked for; the message holds both ranges."""
 
 
+class NoPixelsError(ValueError):
+    """No pixel of a spectrum can be used; of several orders such a one is skipped."""
+
+
 class BlaseWarning(AstropyUserWarning):
     """Something was left out or did not finish: ignored pixels, unused uncertainties, a fit that did not converge."""
 

@@ -11,7 +11,7 @@ from astropy.table import QTable
 from specutils import Spectrum
 
 from specutils_blase import plotting
-from specutils_blase.adapters import misread_wavelengths, quantity_value, read_spectrum, resolve_device
+from specutils_blase.adapters import misread_wavelengths, quantity_value, resolve_device
 from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
@@ -19,9 +19,11 @@ from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
-from specutils_blase.preparation import Setup, model_lines, velocity_and_rotation
+from specutils_blase.orders import read_orders
+from specutils_blase.preparation import Setup, covered, model_lines
 from specutils_blase.progress import reporter
 from specutils_blase.results import Result
+from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.observed import LARGEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
@@ -177,7 +179,8 @@ class SpectrumFit:
 
 def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=None, vsini=None, limb_darkening=0.6,
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
-                 device=None, progress=None, *, wavelength_medium=None):  # fmt: skip
+                 device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
+                 on_missing=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -190,8 +193,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
 
     Parameters
     ----------
-    observed : Spectrum
-        One echelle order, one-dimensional; bin edges, mask and uncertainty are used.
+    observed : Spectrum, SpectrumList, SpectrumCollection, or list of Spectrum
+        One echelle order, or several in any sequence, which may overlap (the rows of a two-dimensional Spectrum are
+        orders too); bin edges, mask and uncertainty are used.  Several orders share the lines, velocity, rotation and
+        columns; the continuum is each one's own.
     template : LineTemplate or None
         The star.  None fits tellurics alone.
     telluric : LineTemplate or list of LineTemplate, optional
@@ -222,6 +227,13 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None
         What the spectral axis measures; None: what the metadata say, else vacuum.
+    wavelength_degree : int, optional
+        Degree of a Legendre polynomial in every order by which its wavelengths are corrected: the shift in km/s that
+        makes them longer.  Without tellurics it cannot be told from the velocity.
+    on_missing : {"skip", "raise", "telluric"}, optional
+        What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
+        less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
+        where there is no star.  None raises for one spectrum, and skips among several.
 
     Returns
     -------
@@ -234,8 +246,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     """
     started = time.perf_counter()
     device = resolve_device(device)
-    arrays = read_spectrum(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
-                           wavelength_medium=wavelength_medium)  # fmt: skip
+    orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
+                         wavelength_medium=wavelength_medium)  # fmt: skip
     lsf, free, prior = as_lsf(lsf), _free(free), _prior(prior)
     speed = u.km / u.s
     velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
@@ -245,9 +257,14 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if rotation is not None and rotation > LARGEST_VSINI:
         raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
     tellurics = _templates(template, telluric)
-    setup = Setup.build(arrays, template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree)
+    settings = template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree, wavelength_degree
+    on_missing = _on_missing(on_missing, orders)
+    setup = Setup.build(covered(orders, template, tellurics, velocity or 0.0, on_missing, trim=False), *settings)
     velocity, rotation = velocity_and_rotation(setup, velocity, rotation)
-    setup.check_coverage(velocity)
+    if on_missing == "raise":
+        setup.check_coverage(velocity)
+    else:
+        setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing), *settings)
     problem = setup.problem(velocity, rotation, free, prior)
     show = reporter(progress)
     solution = levenberg_marquardt(
@@ -255,7 +272,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         callback=lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}"),
     )  # fmt: skip
     show("")
-    setup.check_coverage(problem.globals(solution.theta).velocity)
+    if on_missing == "raise":
+        setup.check_coverage(problem.globals(solution.theta).velocity)
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
@@ -274,7 +292,7 @@ def _misread(setup):
     tellurics = []
     for template in setup.tellurics:
         model = template.model.copy()
-        model.x_0 = misread_wavelengths(model.x_0.quantity.to_value(u.AA), setup.arrays.medium) * u.AA
+        model.x_0 = misread_wavelengths(model.x_0.quantity.to_value(u.AA), setup.medium) * u.AA
         tellurics.append(replace(template, model=model))
     return replace(setup, tellurics=tellurics)
 
@@ -294,6 +312,13 @@ def _prior(prior):
         raise TypeError(explain("prior", "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
                                 "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
     return prior
+
+
+def _on_missing(value, orders):
+    if value not in (None, "skip", "raise", "telluric"):
+        raise ValueError(explain("on_missing", 'be "skip", "raise", "telluric" or None', repr(value),
+                                 "None raises for one spectrum and skips among several"))  # fmt: skip
+    return value or ("raise" if orders.is_single else "skip")
 
 
 def _unit_interval(value):

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from specutils_blase.preparation import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
+from specutils_blase.preparation import scene_parts
+from specutils_blase.search import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 
 __all__ = ["doubt"]
@@ -69,7 +70,7 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
     if not is_misread:
         return (text + f"near radial_velocity={start[0]:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
                 "or leave both to the search")  # fmt: skip
-    medium = {"vacuum": "air", "air": "vacuum"}[setup.arrays.medium]
+    medium = {"vacuum": "air", "air": "vacuum"}[setup.medium]
     return (text + f"with the tellurics where they are if the wavelengths of the spectrum are in {medium}; "
             f'give wavelength_medium="{medium}" if so')  # fmt: skip
 
@@ -101,11 +102,14 @@ def _sees_better_tellurics(setup, other, problem, theta):
 
 
 def _continuum_chi2(scene, flux):
-    """Chi-square of a flux in the pixels times the best continuum."""
-    columns = scene.basis * (flux * scene.weight)[:, None]
-    target = scene.data * scene.weight
-    fit = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
-    return float(np.sum((target - columns @ fit) ** 2))
+    """Chi-square of a flux in the pixels times the best continua."""
+    total = 0.0
+    for mine in scene_parts(scene):
+        columns = scene.basis[mine] * (flux * scene.weight)[mine][:, None]
+        target = (scene.data * scene.weight)[mine]
+        fit = np.linalg.lstsq(columns.T @ columns, columns.T @ target, rcond=None)[0]
+        total += float(np.sum((target - columns @ fit) ** 2))
+    return total
 
 
 def _is_clear(chi2, other, setup):

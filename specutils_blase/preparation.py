@@ -1,20 +1,23 @@
-"""From a spectrum and templates to the least-squares problem of `fit_spectrum`: grid, starting point, priors."""
+"""From spectra and templates to the least-squares problem of `fit_spectrum`: grid, starting point, priors."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
-from specutils_blase.errors import CoverageError, explain
+from specutils_blase.errors import BlaseWarning, CoverageError, explain
 from specutils_blase.functional.compiled import half_width
 from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from specutils_blase.instrument import BandedLSF
+from specutils_blase.orders import Orders, listed
 from specutils_blase.solvers.lines import AbsolutePenalty, LineLayout, Lines, QuadraticPenalty, continuum_columns
-from specutils_blase.solvers.observed import (
+from specutils_blase.solvers.observed import ObservedLines
+from specutils_blase.solvers.response import banded_response, joined
+from specutils_blase.solvers.scene import (
     STAR,
     Globals,
-    ObservedLines,
     Scene,
     convolve,
     line_depth,
@@ -22,10 +25,9 @@ from specutils_blase.solvers.observed import (
     rotation_weights,
     uniform_grid,
 )
-from specutils_blase.solvers.response import banded_response
 from specutils_blase.template import LineTemplate
 
-__all__ = ["Search", "Setup", "line_priors", "velocity_and_rotation"]
+__all__ = ["Setup", "covered", "line_priors"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
@@ -33,25 +35,39 @@ LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
 LARGEST_POWER = 2e6
 # The grid reaches this far beyond the pixels [km/s], besides the line spread function.
 MARGIN = 60.0
-# Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
-SEARCH_RANGE, SEARCH_STEP = 600.0, 1.0
-# Pixels that the search looks at: more would not decide better.
-SEARCH_PIXELS = 4096
-# Template samples held at a time in the search.
-CHUNK = 2_000_000
-ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
+# An order of which less than this share is covered by the templates is skipped.
+LEAST_COVERED = 0.25
 
 
 @dataclass(eq=False)
 class Setup:
-    """Everything about a fit that does not depend on its starting point."""
+    """Everything about a fit that does not depend on its starting point.
 
-    arrays: object
-    used: slice
+    Attributes
+    ----------
+    orders : Orders
+    numbers : ndarray of int, shape (n_parts,)
+        Which of the orders are fitted: those of `Scene.part`.
+    used : list of slice, one for each part
+        Its pixels from the first to the last good one.
+    place : ndarray of int, shape (n_pix,)
+        Where the pixels of the scene, sorted by wavelength, lie among those of all parts one after the other.
+    template : LineTemplate or None
+    tellurics : list of LineTemplate
+    scene : Scene
+    scale : ndarray, shape (n_parts,)
+        Flux unit of the scene.
+    has_sigma, free_scale : bool
+    """
+
+    orders: Orders
+    numbers: np.ndarray
+    used: list
+    place: np.ndarray
     template: LineTemplate | None
     tellurics: list
     scene: Scene
-    scale: float
+    scale: np.ndarray
     has_sigma: bool
     free_scale: bool
     rows: np.ndarray | None = None
@@ -61,49 +77,83 @@ class Setup:
         """1/sigma of the used pixels in units of `scale`, 0 where ignored."""
         return self.scene.weight
 
+    @property
+    def arrays(self):
+        """The arrays of every part."""
+        return [self.orders.arrays[k] for k in self.numbers]
+
+    @property
+    def medium(self):
+        """The declared medium of the wavelengths."""
+        return self.arrays[0].medium
+
     @classmethod
-    def build(cls, arrays, template, tellurics, lsf, limb_darkening, continuum_degree):
+    def build(cls, orders, template, tellurics, lsf, limb_darkening, continuum_degree, wavelength_degree=None):
         """Choose the pixels, the units of the flux and the grid."""
-        inside = np.flatnonzero(arrays.good)
-        used = slice(inside[0], inside[-1] + 1)
-        good, flux = arrays.good[used], arrays.flux[used]
-        scale = float(np.median(flux[good]))
-        if not scale > 0:
-            raise ValueError(explain("observed", "have positive flux in most pixels", f"the median {scale:.4g}",
-                                     "check how it was read and its background subtracted"))  # fmt: skip
-        n_others = 2 * (template is not None) + len(tellurics) + bool(getattr(lsf, "free", False))
-        check_degree(continuum_degree, np.count_nonzero(good), n_others)
-        if isinstance(lsf, BandedLSF) and lsf.bands.shape[1] != arrays.wave.size:
-            raise ValueError(explain("lsf", f"have a column for each of the {arrays.wave.size} pixels of observed",
-                                     lsf.bands.shape[1], "give the resolution matrix of this spectrum"))  # fmt: skip
-        has_sigma = arrays.sigma is not None
-        sigma = arrays.sigma[used] if has_sigma else np.full(good.size, noise_level(flux[good]))
-        weight = np.where(good, scale / sigma, 0.0)
-        edges = np.ascontiguousarray(arrays.edges[used])
-        middle = edges.mean(axis=1)
-        power = None if lsf is None or isinstance(lsf, BandedLSF) else checked_power(lsf, middle, edges)
+        numbers = np.array([k for k, a in enumerate(orders.arrays) if a is not None])
+        parts = [orders.arrays[k] for k in numbers]
+        inside = [np.flatnonzero(a.good) for a in parts]
+        used = [slice(i[0], i[-1] + 1) for i in inside]
+        n_shared = 2 * (template is not None) + len(tellurics)
+        n_own = bool(getattr(lsf, "free", False)) + (0 if wavelength_degree is None else wavelength_degree + 1)
+        fewest = min(i.size for i in inside)
+        check_degree(continuum_degree, fewest, n_own + (n_shared if orders.is_single else 0))
+        name = "observed" if orders.is_single else "observed[{}]"
+        scale = np.array([_flux_scale(a.flux[a.good], name.format(k)) for k, a in zip(numbers, parts, strict=True)])
+        has_sigma = parts[0].sigma is not None
+        pieces = []
+        for p, (a, some, level) in enumerate(zip(parts, used, scale, strict=True)):
+            good, flux, edges = a.good[some], a.flux[some], a.edges[some]
+            sigma = a.sigma[some] if has_sigma else np.full(good.size, noise_level(flux[good]))
+            middle = edges.mean(axis=1)
+            shift = np.zeros((middle.size, 0))
+            if wavelength_degree is not None:
+                shift = continuum_columns(middle, wavelength_degree, domain=(edges.min(), edges.max()))
+            pieces.append({
+                "edges": edges, "data": np.where(good, flux / level, 0.0), "weight": np.where(good, level / sigma, 0.0),
+                "basis": continuum_columns(middle, int(continuum_degree), domain=(edges.min(), edges.max())),
+                "part": np.full(middle.size, p), "shift_basis": shift,
+            })  # fmt: skip
+        joint = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        place = np.argsort(joint["edges"].mean(axis=1), kind="stable")
+        joint = {key: np.ascontiguousarray(values[place]) for key, values in joint.items()}
+        edges = joint["edges"]
+        banded = banded_lsfs(lsf, orders, parts)
+        power = None if lsf is None or banded else checked_power(lsf, edges.mean(axis=1), edges)
         step = grid_step(power, template)
         margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
         reach = margin / SPEED_OF_LIGHT
         grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), step)
         matrix = None
-        if isinstance(lsf, BandedLSF):
-            matrix = banded_response(grid, np.ascontiguousarray(arrays.edges), lsf.triplets(), used)
+        if banded:
+            matrix = joined([banded_response(grid, np.ascontiguousarray(a.edges), item.triplets(), some)
+                             for a, item, some in zip(parts, banded, used, strict=True)]).take(place)  # fmt: skip
         scene = Scene(
-            grid=grid, step=step, edges=edges, resolving_power=power, matrix=matrix,
-            basis=continuum_columns(middle, int(continuum_degree), domain=(edges.min(), edges.max())),
-            data=np.where(good, flux / scale, 0.0), weight=weight, species=np.zeros(0, dtype=np.int64),
-            n_species=len(tellurics), limb_darkening=limb_darkening,
+            grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, n_parts=len(parts),
+            species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip
-        return cls(arrays, used, template, tellurics, scene, scale, has_sigma, bool(getattr(lsf, "free", False)))
+        return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma,
+                   bool(getattr(lsf, "free", False)))  # fmt: skip
+
+    def spread(self, values):
+        """Values of the scene's pixels for `Orders.collect`: over all pixels of every order, NaN where there are none.
+
+        Values are multiplied by nothing: see `scale`.
+        """
+        flat = np.empty(self.place.size)
+        flat[self.place] = values
+        parts = np.split(flat, np.cumsum([some.stop - some.start for some in self.used])[:-1])
+        out = [None] * len(self.orders)
+        for k, some, a, part in zip(self.numbers, self.used, self.arrays, parts, strict=True):
+            out[k] = np.full(a.wave.size, np.nan)
+            out[k][some] = part
+        return out
 
     def check_coverage(self, velocity):
         """Raise unless every template covers the used pixels."""
         edges = self.scene.edges
-        shift = relativistic_factor(velocity)
-        frames = [("template", self.template, shift)] * (self.template is not None)
-        for name, template, factor in [*frames, *(("telluric", t, 1.0) for t in self.tellurics)]:
+        for name, template, factor in self.frames(velocity):
             lower, upper = template.meta["coverage"]
             need = edges.min() / factor, edges.max() / factor
             if need[0] < lower * (1 - 1e-9) or need[1] > upper * (1 + 1e-9):
@@ -112,6 +162,12 @@ class Setup:
                     + (f" at rest for {velocity:.1f} km/s" if name == "template" else ""),
                     f"{lower:.2f} to {upper:.2f} Angstrom", "clone a wider spectrum or choose a window",
                 ))  # fmt: skip
+
+    def frames(self, velocity):
+        """(name, template, factor on its wavelengths) of every template."""
+        shift = relativistic_factor(velocity)
+        star = [("template", self.template, shift)] * (self.template is not None)
+        return [*star, *(("telluric", t, 1.0) for t in self.tellurics)]
 
     def joint_lines(self, velocity):
         """Lines of all templates that are felt in the used pixels, by observed wavelength, their species and rows."""
@@ -143,21 +199,17 @@ class Setup:
         penalty = line_priors(layout, prior) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
-        start = Globals(velocity, rotation, 0.0, np.zeros(scene.n_species), np.zeros(0))
-        start = replace(start, continuum=self.first_continuum(replace(scene), lines, start))
+        shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
+        start = Globals(velocity, rotation, np.zeros(scene.power_basis.shape[1]), np.zeros(scene.n_species),
+                        np.zeros(0), np.zeros(scene.n_parts), shift)  # fmt: skip
+        start = replace(start, continuum=self.first_continuum(scene, lines, start))
         return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty, held=held)
 
     def first_continuum(self, scene, lines, start):
-        """Weighted linear fit of the continuum to the data over the model, twice: the second time without outliers."""
-        flux = first_flux(scene, lines, start)
-        columns = scene.basis * (scene.response() @ flux)[:, None]
-        weight = scene.weight
-        for _ in range(2):
-            coefficients = np.linalg.lstsq(columns * weight[:, None], scene.data * weight, rcond=None)[0]
-            residual = (scene.data - columns @ coefficients) * scene.weight
-            spread = 5.0 * np.median(np.abs(residual[scene.weight > 0])) / 0.6745
-            weight = np.where(np.abs(residual) < max(spread, 1e-12), scene.weight, 0.0)
-        return coefficients
+        """Weighted linear fits of the continua to the data over the model, shape (n_parts, m)."""
+        columns = scene.basis * (scene.response(start) @ first_flux(scene, lines, start))[:, None]
+        return np.stack([robust_fit(columns[mine], scene.data[mine], scene.weight[mine])
+                         for mine in scene_parts(scene)])  # fmt: skip
 
     def has_data(self, observed):
         """True for lines with a usable pixel within their width, shape (n_lines,)."""
@@ -196,6 +248,101 @@ class Setup:
 
 
 COLUMNS = {"x_0": "line_center", "strength": "strength", "fwhm_G": "fwhm_gauss", "fwhm_L": "fwhm_lorentz"}
+
+
+def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
+    """
+    The orders that the templates cover, without the pixels that they do not.
+
+    Parameters
+    ----------
+    orders : Orders
+    template, tellurics
+        As in `Setup`.
+    velocity : float [km/s]
+        Of the star.
+    on_missing : {"skip", "raise", "telluric"}
+        "telluric": the star need not cover anything.  "raise": nothing is left out here.
+    trim : bool
+        Whether pixels are left out and a warning says how much; else only orders are.
+
+    Returns
+    -------
+    Orders
+    """
+    if on_missing == "raise":
+        return orders
+    needed = [("telluric", item, 1.0) for item in tellurics]
+    if template is not None and on_missing == "skip":
+        needed.insert(0, ("template", template, float(relativistic_factor(velocity))))
+    if not needed:
+        return orders
+    lower = max(item.meta["coverage"][0] * factor for _, item, factor in needed)
+    upper = min(item.meta["coverage"][1] * factor for _, item, factor in needed)
+    arrays, skipped, n_pixels, n_trimmed = [], [], 0, 0
+    for k, a in enumerate(orders.arrays):
+        if a is not None:
+            seen = a.good & (a.edges[:, 0] >= lower) & (a.edges[:, 1] <= upper)
+            count, total = np.count_nonzero(seen), np.count_nonzero(a.good)
+            if count < LEAST_COVERED * total:
+                a = None  # noqa: PLW2901
+                skipped.append(k)
+            elif count < total and trim:
+                a = replace(a, good=seen)  # noqa: PLW2901
+                n_pixels, n_trimmed = n_pixels + total - count, n_trimmed + 1
+        arrays.append(a)
+    ranges = " and ".join(f"{name} ({item.meta['coverage'][0]:.2f} to {item.meta['coverage'][1]:.2f} Angstrom)"
+                          for name, item, _ in needed)  # fmt: skip
+    if all(a is None for a in arrays):
+        edges = np.concatenate([a.edges.ravel() for a in orders.arrays if a is not None])
+        raise CoverageError(explain("observed", f"have an order that is covered by the {ranges}",
+                                    f"{edges.min():.2f} to {edges.max():.2f} Angstrom", "clone a wider spectrum"))
+    if trim and (skipped or n_pixels):
+        text = [f"{len(skipped)} of {len(arrays)} orders are skipped (numbers {listed(skipped)})"] * bool(skipped)
+        text += [f"{n_pixels} pixels of {n_trimmed} orders are ignored"] * bool(n_pixels)
+        remedy = ', or on_missing="telluric" fits them without the star' * (tellurics != [] and on_missing == "skip")
+        warnings.warn(f"observed: {', and '.join(text)}, because they are not covered by the {ranges}; wider templates "
+                      f"use them{remedy}", BlaseWarning, stacklevel=3)  # fmt: skip
+    return replace(orders, arrays=arrays)
+
+
+def _flux_scale(flux, name):
+    """A level of the flux: what the scene calls one."""
+    scale = float(np.median(flux))
+    if not scale > 0:
+        raise ValueError(explain(name, "have positive flux in most pixels", f"the median {scale:.4g}",
+                                 "check how it was read and its background subtracted"))  # fmt: skip
+    return scale
+
+
+def banded_lsfs(lsf, orders, parts):
+    """The resolution matrix of each part, or nothing."""
+    if not isinstance(lsf, BandedLSF):
+        return []
+    for a in parts:
+        if lsf.bands.shape[1] != a.wave.size:
+            raise ValueError(explain("lsf", f"have a column for each of the {a.wave.size} pixels of observed",
+                                     lsf.bands.shape[1], "give the resolution matrix of this spectrum"))  # fmt: skip
+    return [lsf] * len(parts)
+
+
+def scene_parts(scene):
+    """The pixels of every part, as slices or indices."""
+    if scene.n_parts == 1:
+        return [slice(None)]
+    order = np.argsort(scene.part, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(scene.part, minlength=scene.n_parts))[:-1])
+
+
+def robust_fit(columns, data, weight):
+    """Weighted linear fit, twice: the second time without outliers."""
+    trusted = weight
+    for _ in range(2):
+        coefficients = np.linalg.lstsq(columns * trusted[:, None], data * trusted, rcond=None)[0]
+        residual = (data - columns @ coefficients) * weight
+        spread = 5.0 * np.median(np.abs(residual[weight > 0])) / 0.6745
+        trusted = np.where(np.abs(residual) < max(spread, 1e-12), weight, 0.0)
+    return coefficients
 
 
 def model_lines(model):
@@ -271,109 +418,3 @@ def first_flux(scene, lines, start):
     for k in np.unique(scene.species[sky]):
         flux = flux * np.exp(-line_depth(scene.grid, lines.take(scene.species == k), scene.form[k + 1]))
     return flux
-
-
-def velocity_and_rotation(setup, velocity, rotation):
-    """Starting velocity and vsini [km/s]; what is None is searched for.
-
-    The search is a cross-correlation with the continuum projected out: for every velocity the chi-square of the
-    broadened template times the best Legendre continuum, on the lines of the template at one width.
-    """
-    if setup.template is None or (velocity is not None and rotation is not None):
-        return velocity or 0.0, rotation or 1.0
-    search = Search(thinned(setup, SEARCH_PIXELS))
-    best = (np.inf, 0.0, ROTATIONS[0])
-    for trial in ROTATIONS if rotation is None else (rotation,):
-        velocities = search.velocities if velocity is None else np.array([velocity])
-        chi2 = search.chi2(velocities, trial)
-        if chi2.size and chi2.min() < best[0]:
-            best = chi2.min(), vertex(velocities, chi2), trial
-    return best[1], best[2]
-
-
-def thinned(setup, n_pixels):
-    """A setup with every k-th pixel, about `n_pixels` of them; all of them if there are fewer."""
-    scene = setup.scene
-    part = slice(None, None, max(1, round(len(scene.edges) / n_pixels)))
-    few = {name: getattr(scene, name)[part] for name in ("edges", "basis", "data", "weight")}
-    return replace(setup, scene=replace(scene, **few))
-
-
-def vertex(x, y):
-    """Minimum of the parabola through the lowest sample and its neighbours."""
-    i = int(np.argmin(y))
-    if not 0 < i < len(x) - 1:
-        return float(x[i])
-    left, mid, right = y[i - 1 : i + 2]
-    curvature = left - 2.0 * mid + right
-    return float(x[i] + 0.5 * (x[i + 1] - x[i]) * ((left - right) / curvature if curvature > 0 else 0.0))
-
-
-class Search:
-    """Chi-square of the template against velocity and rotation."""
-
-    def __init__(self, setup):
-        scene, self.setup = setup.scene, setup
-        lower, upper = setup.template.meta["coverage"]
-        edges = scene.edges
-        velocities = np.arange(-SEARCH_RANGE, SEARCH_RANGE + 0.5 * SEARCH_STEP, SEARCH_STEP)
-        factor = relativistic_factor(velocities)
-        # velocities that the template covers in part only are tried too: a chance alignment elsewhere must not win
-        seen = np.minimum(edges.max() / factor, upper) - np.maximum(edges.min() / factor, lower)
-        self.velocities = velocities[seen > 0.5 * (edges.max() - edges.min()) / factor]
-        reach = (SEARCH_RANGE + 3.0 * ROTATIONS[-1]) / SPEED_OF_LIGHT
-        self.grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), scene.step)
-        lines = model_lines(setup.template.model)
-        near = (lines.center > self.grid[0]) & (lines.center < self.grid[-1])
-        self.star = np.exp(-line_depth(self.grid, lines.take(near), scene.form[0]))
-        middle = edges.mean(axis=1)
-        self.points, self.kernel = np.log(middle), gaussian_kernel(scene)
-        self.sky = sky_pixels(setup, self.kernel)
-
-    def chi2(self, velocities, rotation):
-        """Chi-square at each velocity, shape of `velocities`."""
-        scene = self.setup.scene
-        star = convolve(self.star, rotation_weights(rotation, scene.limb_darkening, scene.step))
-        star = convolve(star, self.kernel)
-        step = np.log(self.grid[1] / self.grid[0])
-        place = (self.points - np.log(self.grid[0])) / step
-        shift = np.log(relativistic_factor(velocities)) / step
-        target = scene.data * scene.weight
-        columns = scene.basis * (self.sky * scene.weight)[:, None]
-        products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
-        out = np.empty(len(velocities))
-        size = max(CHUNK // place.size, 1)
-        for chunk in (slice(k, k + size) for k in range(0, len(velocities), size)):
-            # beyond the grid, at a velocity that a user gives, it goes on as it ends
-            seen = np.clip(place - shift[chunk, None], 0.0, star.size - 2)
-            left = seen.astype(np.int32)
-            seen -= left
-            flux = star[left]
-            flux += seen * (star[left + 1] - flux)
-            moments = flux @ (columns * target[:, None])
-            normal = (flux**2 @ products).reshape(len(flux), columns.shape[1], -1)
-            gain = np.einsum("vi,vij,vj->v", moments, np.linalg.pinv(normal, hermitian=True), moments)
-            out[chunk] = target @ target - gain
-        return out
-
-
-def sky_pixels(setup, kernel):
-    """Transmission of the tellurics in the pixels, shape (n_pix,), their columns as in the templates."""
-    scene = setup.scene
-    middle = scene.edges.mean(axis=1)
-    sky = np.ones(middle.size)
-    for template, form in zip(setup.tellurics, scene.form[1:], strict=True):
-        depth = line_depth(scene.grid, model_lines(template.model), form)
-        sky *= np.interp(middle, scene.grid, convolve(np.exp(-depth), kernel))
-    return sky
-
-
-def gaussian_kernel(scene):
-    """The line spread function of the middle pixel on the grid; one pixel wide without one."""
-    pixel = SPEED_OF_LIGHT * float(np.median(np.diff(scene.edges, axis=1)[:, 0] / scene.edges[:, 0]))
-    sigma = pixel / FWHM_PER_SIGMA
-    if scene.resolving_power is not None:
-        sigma = np.hypot(sigma, SPEED_OF_LIGHT / float(np.median(scene.resolving_power)) / FWHM_PER_SIGMA)
-    half = int(np.ceil(5.0 * sigma / scene.step))
-    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) * scene.step / sigma) ** 2)
-    return kernel / kernel.sum()

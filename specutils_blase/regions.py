@@ -8,7 +8,7 @@ import numpy as np
 from astropy import units as u
 from specutils import SpectralRegion
 
-from specutils_blase.errors import explain
+from specutils_blase.errors import NoPixelsError, explain
 
 __all__ = ["region_mask", "spectral_equivalencies", "wanted_pixels"]
 
@@ -45,13 +45,13 @@ def wanted_pixels(spectral_axis, name, window, exclude_regions):
             values, low, high, _, unit = _comparable(spectral_axis, window, "window")
             expected = f"contain pixels of {name} ({values.min():.10g} to {values.max():.10g} {unit})"
             got = f"{low.min():.10g} to {high.max():.10g} {unit}"
-            raise ValueError(explain("window", expected, got, "choose a window inside the data"))
+            raise NoPixelsError(explain("window", expected, got, "choose a window inside the data"))
     if exclude_regions is None:
         return wanted
     for region in exclude_regions if isinstance(exclude_regions, list) else [exclude_regions]:
         wanted &= ~region_mask(spectral_axis, region, closed=False, name="exclude_regions")
     if not wanted.any():
-        raise ValueError(explain("exclude_regions", f"leave pixels of {name} to use", "none", "exclude less"))
+        raise NoPixelsError(explain("exclude_regions", f"leave pixels of {name} to use", "none", "exclude less"))
     return wanted
 
 

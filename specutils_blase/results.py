@@ -9,7 +9,8 @@ from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMIN
 from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.lines import STRENGTH, Lines
-from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI, STAR
+from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI
+from specutils_blase.solvers.scene import STAR
 
 __all__ = ["Result"]
 
@@ -23,7 +24,7 @@ class Result:
     def __init__(self, setup, problem, solution, theta, template, tellurics, telluric):
         self.setup, self.problem, self.solution, self.theta = setup, problem, solution, theta
         self.template, self.tellurics, self.given = template, tellurics, telluric
-        self.arrays = setup.arrays
+        self.orders = setup.orders
         self.state = problem.evaluate(theta)
         _, self.matrix = problem.linearize(theta)
         self.factor = definite_factor(self.matrix, 0.0)
@@ -54,7 +55,7 @@ class Result:
         spectra = self.spectra()
         rows = np.argsort(self.problem.scene.species, kind="stable")
         return {
-            "observed": self.arrays.source, "template": star,
+            "observed": self.orders.source, "template": star,
             "telluric": tellurics if many else (tellurics or [None])[0],
             "parameters": self.parameters(), "lines": lines, "model_spectrum": spectra.pop("model"),
             "residual": spectra.pop("residual"), "components": spectra, "fit_info": self.fit_info(len(lines)),
@@ -63,47 +64,42 @@ class Result:
 
     def spectra(self):
         """Model, residual and components on the user's pixels."""
-        arrays, used, state = self.arrays, self.setup.used, self.state
-        response, scale = self.problem._response, self.setup.scale
-
-        def full(values):
-            out = np.full(arrays.wave.size, np.nan)
-            out[used] = values
-            return out
-
-        model = full(state.pixels * state.continuum * scale)
-        residual = np.where(arrays.good, arrays.flux - model, np.nan)
+        orders, setup, state = self.orders, self.setup, self.state
+        response = self.problem._response
+        # the flux unit of every pixel of the scene
+        level = setup.scale[setup.scene.part]
+        model = setup.spread(state.pixels * state.continuum * level)
+        residual = [None if row is None else np.where(a.good, a.flux - row, np.nan)
+                    for a, row in zip(orders.arrays, model, strict=True)]  # fmt: skip
         one = u.dimensionless_unscaled
-        out = {"model": arrays.to_spectrum(model), "residual": arrays.to_spectrum(residual),
-               "continuum": arrays.to_spectrum(full(state.continuum * scale))}  # fmt: skip
+        out = {"model": orders.collect(model), "residual": orders.collect(residual),
+               "continuum": orders.collect(setup.spread(state.continuum * level))}  # fmt: skip
         if self.template is not None:
-            out["star"] = arrays.to_spectrum(full(response @ state.rotated), unit=one)
+            out["star"] = orders.collect(setup.spread(response @ state.rotated), unit=one)
         if self.tellurics:
-            out["telluric"] = arrays.to_spectrum(full(response @ state.telluric), unit=one)
+            out["telluric"] = orders.collect(setup.spread(response @ state.telluric), unit=one)
         return out
 
     def parameters(self):
         """The table of the global parameters."""
-        problem, glob = self.problem, self.state.globals
+        problem, glob, scene = self.problem, self.state.globals, self.problem.scene
         std = np.sqrt(np.maximum(np.diag(self.inverse.corner), 0.0) * self.scale)
         named = dict(zip(problem.names, std, strict=False))
-        std_rest = std[len(problem.names) :]
+        std_columns, std_own = np.split(std[len(problem.names) :], [scene.n_species])
         rows = []
         if self.template is not None:
             rows.append(("radial_velocity", glob.velocity, named["radial_velocity"], "km / s", False))
             rows.append(("vsini", glob.vsini, named["vsini"] / (2.0 * glob.vsini), "km / s", False))
-            rows.append(("limb_darkening", self.setup.scene.limb_darkening, 0.0, "", True))
-        if self.setup.scene.resolving_power is not None:
-            power = float(np.mean(self.setup.scene.resolving_power) * np.exp(glob.log_scale))
+            rows.append(("limb_darkening", scene.limb_darkening, 0.0, "", True))
+        if scene.resolving_power is not None:
+            power = float(np.mean(scene.resolving_power) * np.exp(np.atleast_1d(glob.log_scale)[0]))
             error = power * named.get("resolving_power", 0.0)
-            rows.append(("resolving_power", power, error, "", not problem.free_scale))
-        n_species = problem.scene.n_species
-        for k, (value, error) in enumerate(zip(glob.column, std_rest, strict=False)):
-            name = "telluric_scale" if n_species == 1 else f"telluric_scale_{k}"
+            rows.append(("resolving_power", power, error, "", not (problem.free_scale or scene.own_power)))
+        for k, (value, error) in enumerate(zip(glob.column, std_columns, strict=True)):
+            name = "telluric_scale" if scene.n_species == 1 else f"telluric_scale_{k}"
             rows.append((name, np.exp(value), np.exp(value) * error, "", False))
-        unit, scale = str(self.arrays.flux_unit), self.setup.scale
-        for k, (value, error) in enumerate(zip(glob.continuum, std_rest[n_species:], strict=True)):
-            rows.append((f"continuum_{k}", value * scale, error * scale, unit, False))
+        for p, errors in enumerate(std_own.reshape(scene.n_parts, scene.n_own)):
+            rows.extend(self.own_parameters(p, errors))
         table = QTable(rows=rows, names=("name", "value", "std", "unit", "fixed"),
                        dtype=(str, float, float, str, bool))  # fmt: skip
         table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
@@ -111,6 +107,20 @@ class Result:
         inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
         table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
         return table
+
+    def own_parameters(self, p, errors):
+        """Rows of the table for what part p has for itself; their names say which of several orders it is."""
+        scene, glob, m = self.problem.scene, self.state.globals, self.problem.scene.basis.shape[1]
+        level = self.setup.scale[p]
+        prefix = "" if self.orders.is_single else f"order_{self.setup.numbers[p]}_"
+        unit = str(self.setup.arrays[p].flux_unit)
+        for k, (value, error) in enumerate(zip(glob.continuum[p], errors, strict=False)):
+            yield f"{prefix}continuum_{k}", value * level, error * level, unit, False
+        if scene.own_power:
+            power = float(np.mean(scene.resolving_power[scene.part == p]) * np.exp(glob.power[p]))
+            yield f"{prefix}resolving_power", power, power * errors[m], "", False
+        for k, (value, error) in enumerate(zip(glob.shift[p], errors[m + scene.own_power :], strict=True)):
+            yield f"{prefix}wavelength_shift_{k}", value, error, "km / s", False
 
     def seen_lines(self):
         """The lines as they were seen, telluric ones with the column scale in their strength, and their covariance.
@@ -153,21 +163,35 @@ class Result:
         covariance, blends = self.covariance.blocks(), blended_widths(lines, self.covariance, form)
         flags |= BLENDED * (blends[0] >= 0)
         centers = self.state.observed.center
-        nearest = np.clip(np.searchsorted(self.arrays.wave, centers), 1, self.arrays.wave.size - 1)
-        nearest -= centers - self.arrays.wave[nearest - 1] < self.arrays.wave[nearest] - centers
-        index = original_index(self.arrays, nearest)
+        index, order = self.nearest_pixels(centers)
         tables = []
         for k in range(STAR, scene.n_species):
             mine = scene.species == k
             if k == STAR and self.template is None:
                 tables.append(None)
                 continue
-            tables.append(line_table(
+            table = line_table(
                 lines.take(mine), covariance[mine], index=index[mine], flags=flags[mine],
                 blends=tuple(part[mine] for part in blends), component="star" if k == STAR else "telluric",
                 form=scene.form[k + 1], error_scale=ERRORS if self.setup.has_sigma else ERRORS_SCALED,
-            ))  # fmt: skip
+            )  # fmt: skip
+            if not self.orders.is_single:
+                table["order"] = order[mine]
+                table["order"].info.description = "spectrum whose pixel line_center_index is"
+            tables.append(table)
         return tables
+
+    def nearest_pixels(self, wave):
+        """The pixel nearest to each wavelength in the user's sequence, and the number of its order."""
+        parts = self.setup.arrays
+        pixels = np.concatenate([a.wave for a in parts])
+        part = np.repeat(np.arange(len(parts)), [a.wave.size for a in parts])
+        own = np.concatenate([original_index(a, np.arange(a.wave.size)) for a in parts])
+        by_wave = np.argsort(pixels, kind="stable")
+        pixels = pixels[by_wave]
+        nearest = np.clip(np.searchsorted(pixels, wave), 1, pixels.size - 1)
+        nearest -= wave - pixels[nearest - 1] < pixels[nearest] - wave
+        return own[by_wave][nearest], self.setup.numbers[part[by_wave][nearest]]
 
     def update(self, template, table, species):
         """The template with the fitted lines in the places of the old ones."""
@@ -184,6 +208,6 @@ class Result:
         return {
             "status": solution.status, "message": solution.message, "rms": float(np.std(relative)),
             "chi2": self.chi2, "dof": float(self.dof), "condition": self.factor.condition(), "n_lines": n_lines,
-            "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.arrays.n_ignored,
-            "n_iterations": solution.n_iterations, "wavelength_medium": self.arrays.medium,
+            "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.orders.n_ignored,
+            "n_iterations": solution.n_iterations, "wavelength_medium": setup.medium,
         }  # fmt: skip

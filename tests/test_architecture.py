@@ -49,7 +49,7 @@ CHECKPOINTS = "solvers.checkpoint"
 # Loaded by astropy at the end of every import of its fitters, through an entry point.
 LEAVES = {"modeling", "fitter"}
 LEAF_IMPORTS = {"astropy", "numpy"}
-ADAPTERS_USERS = {"lines", "line_input", "template", "cloning", "fitting", "plotting", "cli", "io"} | LEAVES
+ADAPTERS_USERS = {"lines", "line_input", "template", "cloning", "fitting", "orders", "plotting", "cli", "io"} | LEAVES
 LAZY_IMPORTERS = {"plotting", "cli"} | LEAVES  # besides __init__.py files and io.asdf
 
 MAX_MODULE_LINES = 500

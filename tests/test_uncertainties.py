@@ -117,9 +117,9 @@ def test_errors_of_a_fit_are_the_scatter_of_many_draws(component, monkeypatch):
 
     def quantities(problem, theta):
         local, values = problem.split(theta)[0][:, 0], problem.globals(theta)
-        level = problem.globals(best).continuum[0]
+        level = problem.globals(best).continuum[0, 0]
         moved = (values.velocity, values.vsini) if is_star else ()
-        return np.array([*moved, *(local + (0.0 if is_star else values.column[0])), *(values.continuum / level)])
+        return np.array([*moved, *(local + (0.0 if is_star else values.column[0])), *(values.continuum[0] / level)])
 
     # fewer draws, because a fit takes longer, know the errors less well
     n_draws, within = (N_DRAWS // 2, 0.15) if is_star else (N_DRAWS // 4, 0.2)

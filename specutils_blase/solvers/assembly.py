@@ -4,13 +4,53 @@ The columns of the Jacobian that belong to a line are known on the line's own pi
 dense columns.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 
 from ..functional.compiled import FAST, INNER, chunked
 from .banded import TILE, BorderedBanded
 
-__all__ = ["assemble", "project", "near_windows"]
+__all__ = ["PartColumns", "assemble", "project", "near_windows"]
+
+
+@dataclass(frozen=True)
+class PartColumns:
+    """Columns of global parameters that every part of the pixels (an echelle order) has for itself.
+
+    Parameter k of part p is number ``p d + k`` of them; its column is ``values[k]`` on the pixels of p, zero elsewhere.
+
+    Attributes
+    ----------
+    values : ndarray, shape (d, n_pix)
+    part : ndarray of int, shape (n_pix,)
+        The part of each pixel; parts may interleave.
+    n_parts : int
+    """
+
+    values: np.ndarray
+    part: np.ndarray
+    n_parts: int
+
+    def project(self, vector):
+        """The products of all columns with a vector (n_pix,), shape (n_parts * d,)."""
+        sums = [np.bincount(self.part, row * vector, minlength=self.n_parts) for row in self.values]
+        return np.stack(sums, axis=1).ravel() if sums else np.zeros(0)
+
+    def corner(self, dense):
+        """The Gauss-Newton matrix of the columns of `dense` (m, n_pix) and of these, (m + n_parts * d,) squared."""
+        m, d = len(dense), len(self.values)
+        out = np.zeros((m + self.n_parts * d,) * 2)
+        out[:m, :m] = _products(dense)
+        for g, row in enumerate(dense):
+            out[g, m:] = out[m:, g] = self.project(row)
+        blocks = np.stack([self.project(row) for row in self.values]) if d else np.zeros((0, 0))
+        place = m + d * np.arange(self.n_parts)
+        for a in range(d):
+            for b in range(d):
+                out[place + a, place + b] = blocks[a, b::d]
+        return out
 
 
 def last_coupled(lo, hi):
@@ -111,13 +151,24 @@ def _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, bor
                                    dense[g, near_lo[j] : near_hi[j]], dense[g1, near_lo[j] : near_hi[j]]))
 
 
+@njit(**FAST)
+def _part_border(terms, offset, lo, near_lo, near_hi, values, part, first, last, border):
+    q, d = terms.shape[0], values.shape[0]
+    for j in range(first, last):
+        for p in range(near_lo[j], near_hi[j]):
+            place, column = offset[j] + p - lo[j], part[p] * d
+            for a in range(q):
+                for k in range(d):
+                    border[j * q + a, column + k] += terms[a, place] * values[k, p]
+
+
 def near_windows(lo, hi, first_near, last_near):
     """Windows lo..hi cut to first_near..last_near, never turned inside out."""
     near_lo = np.clip(first_near, lo, hi)
     return near_lo, np.clip(last_near, near_lo, hi)
 
 
-def assemble(terms, offset, lo, hi, dense, near=None):
+def assemble(terms, offset, lo, hi, dense, near=None, own=None):
     """Gauss-Newton matrix J'J straight from the flat columns, without forming a Jacobian.
 
     Where the columns of a few broad lines would couple everything with everything, `near` limits the couplings, those
@@ -130,7 +181,9 @@ def assemble(terms, offset, lo, hi, dense, near=None):
         Columns of the Jacobian: line j owns the columns from offset[j] on its pixels lo[j]:hi[j].
     offset, lo, hi : ndarray of int
     dense : ndarray, shape (m, n_pix)
-        Columns of the global parameters.
+        Columns of the global parameters that all pixels feel.
+    own : PartColumns, optional
+        Those that follow, of the parts.
     near : pair of ndarray of int, optional
         Parts of the windows in which lines couple to each other, see `near_windows`; default all of them.
 
@@ -142,11 +195,15 @@ def assemble(terms, offset, lo, hi, dense, near=None):
     near_lo, near_hi = (lo, hi) if near is None else near
     last_near = last_coupled(near_lo, near_hi)
     end = np.repeat((last_near + 1) * q, q)
-    matrix = BorderedBanded.empty(end, np.empty((n * q, dense.shape[0])), _products(dense))
+    m = len(dense)
+    corner = _products(dense) if own is None else own.corner(dense)
+    matrix = BorderedBanded.empty(end, np.zeros((n * q, len(corner))), corner)
 
     def work(first, last):
         _gram_columns(terms, offset, lo, hi, near_lo, near_hi, last_near, first, last, matrix.start, matrix.tiles)
         _border_columns(terms, offset, lo, near_lo, near_hi, dense, first, last, matrix.border)
+        if own is not None:
+            _part_border(terms, offset, lo, near_lo, near_hi, own.values, own.part, first, last, matrix.border[:, m:])
 
     if n and q:
         chunked(work, hi - lo)

@@ -383,10 +383,10 @@ def group_costs(problem, theta, residual):
     return costs
 
 
-def assemble_globals(dense):
+def assemble_globals(dense, own=None):
     """`assemble` without lines."""
     none = np.zeros(0, dtype=np.int64)
-    return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, dense)
+    return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, dense, own=own)
 
 
 def with_penalty(gradient, matrix, penalty, local):

@@ -3,29 +3,18 @@
 The physics in the order it happens: every star line moves with the velocity (an exact relativistic factor on its
 wavelength scale), the star rotates, its light passes the tellurics, then the line spread function and the pixels, and
 a Legendre continuum multiplies the result.  Lines are the local parameters; velocity, vsini, resolving power, telluric
-columns and continuum are the global ones.
+columns and continuum are the global ones.  The pixels may be those of several echelle orders: then each order has a
+continuum of its own, and where asked a resolving power and a wavelength polynomial, and all share the rest.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numba import njit
-from scipy.ndimage import convolve1d
 
-from ..functional import (
-    FWHM_PER_SIGMA,
-    SPEED_OF_LIGHT,
-    compiled,
-    doppler_factor,
-    kernel_half_size,
-    multilevel,
-    rotation_kernel,
-    rotational_broadening,
-    velocity_grid,
-)
+from ..functional import SPEED_OF_LIGHT, compiled, kernel_half_size, rotation_kernel
 from ..functional.compiled import FAST
-from .assembly import assemble
+from .assembly import PartColumns, assemble
 from .lines import (
     CENTER,
     DERIVATIVE_TOLERANCE,
@@ -37,96 +26,26 @@ from .lines import (
     group_lines,
     neighbour_windows,
 )
-from .response import Response, build_response
+from .scene import (
+    MODEL_TOLERANCE,
+    STAR,
+    Globals,
+    convolve,
+    correlate,
+    line_depth,
+    log_derivative,
+    relativistic_factor,
+    rotation_weights,
+)
 
-__all__ = ["Scene", "Globals", "ObservedLines"]
+__all__ = ["ObservedLines"]
 
-STAR = -1
 # Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
 # Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
 SMALLEST_VSINI = 0.05
 # Largest vsini [km/s]: beyond the speed at which any star breaks up.
 LARGEST_VSINI = 1000.0
-# Kernels up to this length are faster as a sum than by Fourier transforms.
-SHORT = 64
-# Optical depth at which the model itself cuts a line's wings.
-MODEL_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What does not change during a fit.
-
-    Attributes
-    ----------
-    grid : ndarray, shape (n_grid,) [Angstrom]
-        Uniform in ln(wavelength).
-    step : float [km/s]
-    edges : ndarray, shape (n_pix, 2) [Angstrom]
-    resolving_power : ndarray, shape (n_pix,), or None
-        Of the Gaussian line spread function.
-    matrix : Response, optional
-        A given response that replaces the Gaussian one.
-    basis : ndarray, shape (n_pix, m)
-        Legendre polynomials of the continuum.
-    data, weight : ndarray, shape (n_pix,)
-    species : ndarray of int, shape (n_lines,)
-        STAR, or the number of the telluric species of each line.
-    n_species : int
-    form : tuple of str
-        "opacity" or "product": of the star, then of every species.
-    limb_darkening : float
-    """
-
-    grid: np.ndarray
-    step: float
-    edges: np.ndarray
-    resolving_power: np.ndarray | None
-    matrix: Response | None
-    basis: np.ndarray
-    data: np.ndarray
-    weight: np.ndarray
-    species: np.ndarray
-    n_species: int
-    form: tuple
-    limb_darkening: float
-
-    @property
-    def has_star(self):
-        """Whether there is a star."""
-        return bool(np.any(self.species == STAR))
-
-    def response(self, log_scale=0.0):
-        """The `Response` with the resolving power times exp(log_scale)."""
-        if self.matrix is not None:
-            return self.matrix
-        if self.resolving_power is None:
-            return build_response(self.grid, self.edges, None)
-        sigma = self.edges.mean(axis=1) / (self.resolving_power * np.exp(log_scale) * FWHM_PER_SIGMA)
-        return build_response(self.grid, self.edges, sigma)
-
-
-@dataclass(frozen=True)
-class Globals:
-    """Global parameters in natural units; which are free is a property of the problem.
-
-    Attributes
-    ----------
-    velocity : float [km/s]
-    vsini : float [km/s]
-    log_scale : float
-        ln of the factor on the resolving power.
-    column : ndarray, shape (n_species,)
-        ln of the factor on each species' optical depth (its transmission to the power of the factor).
-    continuum : ndarray, shape (m,)
-    """
-
-    velocity: float
-    vsini: float
-    log_scale: float
-    column: np.ndarray
-    continuum: np.ndarray
 
 
 class ObservedLines:
@@ -152,14 +71,15 @@ class ObservedLines:
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
         self.penalty, self.neighbours = penalty, neighbours
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
-        self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + ["resolving_power"] * free_scale
+        powers = ["resolving_power", *(f"resolving_power_{k}" for k in range(1, scene.power_basis.shape[1]))]
+        self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + powers * free_scale
         n_lines, q = layout.shape
         n_local = n_lines if q else 0
-        self.shape = (n_local, q, len(self.names) + scene.n_species + scene.basis.shape[1])
+        self.shape = (n_local, q, len(self.names) + scene.n_species + scene.n_parts * scene.n_own)
         doppler = np.where(scene.species == STAR, relativistic_factor(start.velocity), 1.0)
         centers = layout.start.center * doppler
         self.group, self.bounds = group_lines(centers[:n_local], scene.edges.mean(axis=1))
-        self._response = scene.response(start.log_scale)
+        self._response = scene.response(self.globals(self.start()))
         self._depths = [RunningDepth(lambda lines, form=form: line_depth(scene.grid, lines, form))
                         for form in scene.form]  # fmt: skip
         self._last, self._memory, self._seen = None, compiled.Memory(), compiled.Memory()
@@ -170,8 +90,17 @@ class ObservedLines:
 
     def join(self, local, glob):
         """The solver's vector."""
-        named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2, "resolving_power": glob.log_scale}
-        return np.concatenate([local.ravel(), [named[n] for n in self.names], glob.column, glob.continuum])
+        scene = self.scene
+        named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2}
+        powers = np.atleast_1d(glob.log_scale) if self.free_scale else []
+        n = scene.n_parts
+        own = [glob.continuum.reshape(n, -1)]
+        if scene.own_power:
+            own.append(np.zeros((n, 1)) if glob.power is None else glob.power[:, None])
+        if scene.shift_basis.shape[1]:
+            own.append(np.zeros((n, scene.shift_basis.shape[1])) if glob.shift is None else glob.shift)
+        return np.concatenate([local.ravel(), [named[name] for name in self.names if name in named], powers,
+                               glob.column, np.concatenate(own, axis=1).ravel()])  # fmt: skip
 
     def split(self, theta):
         """(lines' theta (n_lines, q), global part)."""
@@ -181,12 +110,15 @@ class ObservedLines:
     def globals(self, theta):
         """The `Globals` at theta."""
         _, values = self.split(theta)
+        scene, m = self.scene, self.scene.basis.shape[1]
         named = dict(zip(self.names, values, strict=False))
-        rest = values[len(self.names) :]
+        powers = [named[name] for name in self.names if name.startswith("resolving_power")]
+        column, own = np.split(values[len(self.names) :], [scene.n_species])
+        own = own.reshape(scene.n_parts, scene.n_own)
         return Globals(
             named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
-            named.get("resolving_power", self.first.log_scale), rest[: self.scene.n_species],
-            rest[self.scene.n_species :],
+            np.array(powers) if powers else self.first.log_scale, column, own[:, :m],
+            own[:, m] if scene.own_power else None, own[:, m + scene.own_power :],
         )  # fmt: skip
 
     def lines(self, theta):
@@ -206,17 +138,17 @@ class ObservedLines:
     def linearize(self, theta):
         """See `levenberg_marquardt.Problem`."""
         state = self.evaluate(theta)
-        dense = self._dense(state)
+        dense, own = self._dense(state)
         n, q, _ = self.shape
         if n == 0:
-            return self.gradient(theta), assemble_globals(dense)
+            return self.gradient(theta, (dense, own)), assemble_globals(dense, own)
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
         near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
-        matrix = assemble(columns, offset, lo, hi, dense, near)
+        matrix = assemble(columns, offset, lo, hi, dense, near, own)
         if self.penalty is not None:
             matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
-        return self.gradient(theta, dense), matrix
+        return self.gradient(theta, (dense, own)), matrix
 
     def gradient(self, theta, dense=None):
         """Of the cost at theta, exact to the tolerance of the model: the residual carried back to the lines.
@@ -224,7 +156,8 @@ class ObservedLines:
         ``dense`` are the derivatives with respect to the global parameters, if they are known.
         """
         scene, state = self.scene, self.evaluate(theta)
-        glob = (self._dense(state) if dense is None else dense) @ state.residual
+        common, own = self._dense(state) if dense is None else dense
+        glob = np.concatenate([common @ state.residual, own.project(state.residual)])
         n, q, _ = self.shape
         if n == 0:
             return glob
@@ -260,8 +193,10 @@ class ObservedLines:
         is_star = scene.species == STAR
         half = np.where(is_star, len(state.kernel) // 2, 0)
         response = self._response
-        p_lo = np.searchsorted(response.stop, lo - half, side="right")
-        p_hi = np.maximum(np.searchsorted(response.start, hi + half), p_lo)
+        # where orders overlap the pixels alternate between wide and narrow ones
+        stop, start = np.maximum.accumulate(response.stop), np.minimum.accumulate(response.start[::-1])[::-1]
+        p_lo = np.searchsorted(stop, lo - half, side="right")
+        p_hi = np.maximum(np.searchsorted(start, hi + half), p_lo)
         p_offset = np.concatenate([[0], np.cumsum(p_hi - p_lo)])
         out = self._seen.array(len(columns), int(p_offset[-1]))
         level = state.continuum * scene.weight
@@ -275,24 +210,35 @@ class ObservedLines:
         return out, p_offset, p_lo, p_hi
 
     def _dense(self, state):
-        """Derivatives of the weighted residual with respect to the global parameters, shape (m, n_pix)."""
-        scene, response = self.scene, self._response
+        """Derivatives of the weighted residual with respect to the global parameters.
+
+        Of those that all pixels feel, shape (m, n_pix), and of those of the orders, `PartColumns`.
+        """
+        scene, response, glob = self.scene, self._response, state.globals
         level = state.continuum * scene.weight
         flux = state.rotated * state.telluric
-        columns = []
+        columns, by_power = [], None
+        if self.free_scale or scene.own_power:
+            up, down = (scene.response(glob, e) @ flux for e in (1e-3, -1e-3))
+            by_power = level * (up - down) / 2e-3
         for name in self.names:
             if name == "radial_velocity":
-                beta = state.globals.velocity / SPEED_OF_LIGHT
+                beta = glob.velocity / SPEED_OF_LIGHT
                 slope = log_derivative(state.rotated, scene.step / SPEED_OF_LIGHT)
                 columns.append(level * (response @ (-slope * state.telluric)) / (SPEED_OF_LIGHT * (1.0 - beta**2)))
             elif name == "vsini":
                 columns.append(level * (response @ (self._rotation_slope(state) * state.telluric)))
-            else:
-                up, down = (scene.response(state.globals.log_scale + e) @ flux for e in (1e-3, -1e-3))
-                columns.append(level * (up - down) / 2e-3)
+        if self.free_scale:
+            columns.extend(scene.power_basis.T * by_power)
         columns.extend(level * (response @ (-depth * flux)) for depth in state.depths)
-        columns.extend((scene.basis * (state.pixels * scene.weight)[:, None]).T)
-        return np.ascontiguousarray(columns)
+        own = [scene.basis.T * (state.pixels * scene.weight)]
+        if scene.own_power:
+            own.append(by_power[None])
+        if scene.shift_basis.shape[1]:
+            slope = log_derivative(flux, scene.step / SPEED_OF_LIGHT)
+            own.append(scene.shift_basis.T * (level * (response @ slope) / SPEED_OF_LIGHT))
+        common = np.ascontiguousarray(columns) if columns else np.zeros((0, len(level)))
+        return common, PartColumns(np.ascontiguousarray(np.concatenate(own)), scene.part, scene.n_parts)
 
     def _rotation_slope(self, state):
         """Derivative of the rotated star with respect to vsini^2."""
@@ -321,11 +267,15 @@ class ObservedLines:
         step_local, change = self.split(step)
         change = change.copy()
         for i, name in enumerate(self.names):
-            limit = {"radial_velocity": MAX_VELOCITY_STEP, "resolving_power": MAX_LOG_STEP,
-                     "vsini": 0.75 * values[i] + 2.0}[name]  # fmt: skip
+            limit = {"radial_velocity": MAX_VELOCITY_STEP, "vsini": 0.75 * values[i] + 2.0}.get(name, MAX_LOG_STEP)
             change[i] = np.clip(change[i], -limit, limit)
-        columns = slice(len(self.names), len(self.names) + self.scene.n_species)
-        change[columns] = np.clip(change[columns], -MAX_LOG_STEP, MAX_LOG_STEP)
+        n, m = len(self.names) + self.scene.n_species, self.scene.basis.shape[1]
+        change[len(self.names) : n] = np.clip(change[len(self.names) : n], -MAX_LOG_STEP, MAX_LOG_STEP)
+        own = change[n:].reshape(self.scene.n_parts, self.scene.n_own)  # a view
+        own[:, m : m + self.scene.own_power] = np.clip(own[:, m : m + self.scene.own_power],
+                                                       -MAX_LOG_STEP, MAX_LOG_STEP)  # fmt: skip
+        own[:, m + self.scene.own_power :] = np.clip(own[:, m + self.scene.own_power :],
+                                                     -MAX_VELOCITY_STEP, MAX_VELOCITY_STEP)  # fmt: skip
         values = values + change
         if "vsini" in self.names:
             i = self.names.index("vsini")
@@ -366,55 +316,13 @@ class _State:
             kernel = rotation_weights(glob.vsini, scene.limb_darkening, scene.step)
         rotated = convolve(star, kernel)
         telluric = np.exp(-sum(depths[1:], np.zeros(scene.grid.size)))
-        if problem.free_scale:
-            problem._response = scene.response(glob.log_scale)
+        if problem.free_scale or scene.own_power or scene.shift_basis.shape[1]:
+            problem._response = scene.response(glob)
         pixels = problem._response @ (rotated * telluric)
-        continuum = scene.basis @ glob.continuum
+        continuum = np.einsum("pm,pm->p", scene.basis, glob.continuum[scene.part])
         residual = (pixels * continuum - scene.data) * scene.weight
         return cls(glob, observed, doppler, scale, star, kernel, rotated, depths[1:], telluric, pixels, continuum,
                    residual)  # fmt: skip
-
-
-def line_depth(grid, lines, form):
-    """Optical depth of lines on the grid; for the product form -ln of the product."""
-    lines = lines.sorted()
-    if form == "opacity" or len(lines) == 0:
-        return multilevel.optical_depth(grid, *lines, MODEL_TOLERANCE) if len(lines) else np.zeros(grid.size)
-    return -np.log(np.maximum(compiled.product_transmission(grid, *lines, MODEL_TOLERANCE), 1e-12))
-
-
-def relativistic_factor(velocity):
-    """`functional.doppler_factor` on numpy arrays and floats."""
-    return doppler_factor(torch.as_tensor(velocity)).numpy()[()]
-
-
-def uniform_grid(lower, upper, step):
-    """`functional.velocity_grid` as a numpy array."""
-    return velocity_grid(float(lower), float(upper), step).numpy()
-
-
-def rotation_weights(vsini, limb_darkening, step):
-    """`functional.rotation_kernel` of the smallest sufficient size as a numpy array."""
-    return rotation_kernel(vsini, limb_darkening, step, kernel_half_size(vsini, step)).numpy()
-
-
-def convolve(flux, kernel):
-    """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
-    if len(kernel) <= SHORT:
-        return convolve1d(flux, kernel, mode="nearest")
-    return rotational_broadening(torch.from_numpy(flux), torch.from_numpy(kernel)).numpy()
-
-
-def correlate(flux, kernel):
-    """The transpose of `convolve`, its ends aside; the kernel is symmetric."""
-    half = len(kernel) // 2
-    return convolve(np.pad(flux, half), kernel)[half : flux.size + half]
-
-
-def log_derivative(flux, step):
-    """d flux / d ln(wavelength) on a grid of spacing `step`, by the five-point formula; flat beyond the ends."""
-    f = np.pad(flux, 2, mode="edge")
-    return (8.0 * (f[3:-1] - f[1:-3]) - (f[4:] - f[:-4])) / (12.0 * step)
 
 
 @njit(**FAST)

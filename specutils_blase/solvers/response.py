@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csr_array
 from ..functional import pixel_overlap, pixel_response
 from ..functional.compiled import FAST
 
-__all__ = ["Response", "build_response", "banded_response"]
+__all__ = ["Response", "build_response", "banded_response", "joined"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class Response:
         _multiply(self.start, self.pointer, self.values, flux, out)
         return out
 
+    def take(self, rows):
+        """The `Response` of some pixels, in the sequence of `rows`."""
+        length = np.diff(self.pointer)[rows]
+        pointer = np.concatenate([[0], np.cumsum(length)])
+        index = np.repeat(self.pointer[:-1][rows] - pointer[:-1], length) + np.arange(pointer[-1])
+        return Response(self.start[rows], pointer, self.values[index])
+
     def adjoint(self, pixels, n_grid):
         """The transposed matrix times `pixels` (n_pix,), shape (n_grid,)."""
         out = np.zeros(n_grid)
@@ -86,6 +93,13 @@ def build_response(grid, edges, sigma):
     grid, edges = torch.from_numpy(grid), torch.from_numpy(edges)
     triplets = pixel_overlap(grid, edges) if sigma is None else pixel_response(grid, edges, torch.from_numpy(sigma))
     return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+
+
+def joined(responses):
+    """The `Response` of the pixels of all, one after the other."""
+    pointers = [[0], *(np.diff(r.pointer) for r in responses)]
+    return Response(np.concatenate([r.start for r in responses]), np.cumsum(np.concatenate(pointers)),
+                    np.concatenate([r.values for r in responses]))  # fmt: skip
 
 
 def banded_response(grid, edges, triplets, used):

@@ -1,21 +1,16 @@
 """The transfer fit's residual, gradient and normal matrix against finite differences, dense matrices and quadrature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from specutils_blase.instrument import BandedLSF
 from specutils_blase.solvers import observed
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, LineLayout, Lines, QuadraticPenalty
-from specutils_blase.solvers.observed import (
-    STAR,
-    Globals,
-    ObservedLines,
-    Scene,
-    convolve,
-    correlate,
-    uniform_grid,
-)
+from specutils_blase.solvers.observed import ObservedLines
 from specutils_blase.solvers.response import banded_response
+from specutils_blase.solvers.scene import STAR, Globals, Scene, convolve, correlate, uniform_grid
 
 C = 299792.458
 ALL = (STRENGTH, SIGMA, GAMMA, CENTER)
@@ -43,7 +38,7 @@ def uncut(monkeypatch):
 
 
 def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_000.0, free_scale=True, matrix=None,
-                 vsini=6.0, penalty=True, emission=True):  # fmt: skip
+                 vsini=6.0, penalty=True, emission=True, orders=False):  # fmt: skip
     """Four star lines and two of each species, overlapping, one in emission, seen with noise."""
     rng = np.random.default_rng(8)
     seen = rng.uniform(10600.4, 10603.8, 4 * star + 2 * n_species)
@@ -65,12 +60,34 @@ def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_0
         data=0.9 + 0.05 * rng.standard_normal(N_PIX), weight=weight, species=species, n_species=n_species,
         form=(form,) * (n_species + 1), limb_darkening=0.6,
     )  # fmt: skip
+    start = Globals(VELOCITY, vsini, 0.05, np.full(n_species, 0.2), np.array([1.0, 0.05, -0.1]))
+    if orders:
+        scene, start = as_orders(scene, start)
     prior = None
     if penalty and free:
         shape = (seen.size, len(free))
         prior = QuadraticPenalty(layout.pack() + 0.1, rng.uniform(1, 9, shape))
-    start = Globals(VELOCITY, vsini, 0.05, np.full(n_species, 0.2), np.array([1.0, 0.05, -0.1]))
     return ObservedLines(scene, layout, start, free_scale=free_scale and power is not None, penalty=prior)
+
+
+def as_orders(scene, start):
+    """Two orders that overlap, the second with wider pixels, and each with all that an order can have for itself."""
+    wide = np.stack([10602.0 + 0.09 * np.arange(24), 10602.09 + 0.09 * np.arange(24)], axis=1)
+    edges = np.concatenate([EDGES[:50], wide])
+    part = np.repeat([0, 1], [50, 24])
+    place = np.argsort(edges.mean(axis=1))
+    x = np.concatenate([np.linspace(-1, 1, 50), np.linspace(-1, 1, 24)])
+    columns = np.stack([np.ones(74), x, 1.5 * x**2 - 0.5], axis=1)
+    power = scene.resolving_power
+    scene = replace(
+        scene, edges=edges[place], basis=columns[place], part=part[place], n_parts=2,
+        weight=np.resize(scene.weight, 74), data=np.resize(scene.data, 74),
+        resolving_power=np.where(part[place], 45_000.0, 55_000.0),
+        power_basis=columns[place, :2], shift_basis=columns[place, :2], own_power=power is not None,
+    )  # fmt: skip
+    continuum = np.array([[1.0, 0.05, -0.1], [0.8, -0.1, 0.02]])
+    return scene, replace(start, log_scale=np.array([0.05, 0.02]), continuum=continuum, power=np.array([0.03, -0.04]),
+                          shift=np.array([[0.3, -0.2], [-0.5, 0.1]]))  # fmt: skip
 
 
 def jacobian(problem, theta, steps):
@@ -91,9 +108,11 @@ def jacobian(problem, theta, steps):
 def finite_steps(problem):
     """A step for every parameter that is small against what changes the model."""
     n, q, m = problem.shape
-    named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2}
+    named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2, "resolving_power_1": 1e-2}
     glob = [named[name] for name in problem.names]
-    return np.array([2e-3] * (n * q) + glob + [1e-3] * (m - len(glob)))
+    scene = problem.scene
+    own = [1e-3] * scene.basis.shape[1] + [1e-2] * scene.own_power + [0.02] * scene.shift_basis.shape[1]
+    return np.array([2e-3] * (n * q) + glob + [1e-3] * scene.n_species + own * scene.n_parts)
 
 
 CASES = {
@@ -107,6 +126,8 @@ CASES = {
     "fixed resolution": {"free_scale": False},
     "slow rotation": {"vsini": 1.5},
     "product form": {"form": "product", "emission": False},
+    "orders": {"orders": True},
+    "orders without lines": {"orders": True, "free": ()},
 }
 
 
@@ -124,7 +145,8 @@ def test_gradient_and_normal_matrix_are_those_of_the_residual(uncut, case):
         expected[:n] += (problem.penalty.precision * (local - problem.penalty.mean)).ravel()
         normal[np.arange(n), np.arange(n)] += problem.penalty.precision.ravel()
     size = np.linalg.norm(slopes, axis=0)
-    names = [f"line {k}" for k in range(n)] + problem.names + ["column"] * problem.scene.n_species + ["continuum"] * 3
+    names = [f"line {k}" for k in range(n)] + problem.names + ["column"] * problem.scene.n_species
+    names += ["continuum"] * 3 if problem.scene.n_parts == 1 else [f"own {k}" for k in range(12)]
     wrong = np.abs(gradient - expected) / (size * np.linalg.norm(residual) + 1)
     assert wrong.max() < 2e-4, f"gradient of {names[wrong.argmax()]} is off by {wrong.max():.2g}"
     wrong = np.abs(matrix.dense() - normal) / np.sqrt(np.outer(normal.diagonal(), normal.diagonal()))
@@ -159,7 +181,7 @@ def test_theta_holds_the_globals():
     glob = problem.globals(theta)
     assert (glob.velocity, glob.vsini, glob.log_scale) == pytest.approx((VELOCITY, 6.0, 0.05))
     np.testing.assert_allclose(glob.column, 0.2)
-    np.testing.assert_allclose(glob.continuum, [1.0, 0.05, -0.1])
+    np.testing.assert_allclose(glob.continuum, [[1.0, 0.05, -0.1]])
     lines = problem.lines(theta)
     for got, expected in zip(lines, problem.layout.start, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-14)

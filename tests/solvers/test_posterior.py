@@ -3,11 +3,11 @@
 import numpy as np
 from astropy import units as u
 
-from specutils_blase.adapters import read_spectrum
 from specutils_blase.fitting import GaussianPrior
 from specutils_blase.instrument import as_lsf
 from specutils_blase.lines import line_table
 from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.orders import read_orders
 from specutils_blase.preparation import Setup
 from specutils_blase.simulation import simulate_order
 from specutils_blase.solvers import posterior
@@ -30,7 +30,7 @@ def make_problem(strength, snr, free=(STRENGTH,), prior=0.3):
     template = LineTemplate(model, table, meta={"coverage": list(COVERAGE)})
     order = simulate_order(model, seed=3, lower=10597 * u.AA, upper=10603 * u.AA, n_pix=100, snr=snr, bad_pixels=0,
                            resolving_power=LSF, vsini=12 * u.km / u.s, continuum=(1.0,))  # fmt: skip
-    setup = Setup.build(read_spectrum(order.spectrum), template, [], as_lsf(LSF), 0.6, 0)
+    setup = Setup.build(read_orders(order.spectrum), template, [], as_lsf(LSF), 0.6, 0)
     return setup.problem(0.0, 12.0, {"star": free, "telluric": ()}, GaussianPrior(strength=prior))
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import erf
 
 from specutils_blase.instrument import BandedLSF
-from specutils_blase.solvers.observed import uniform_grid
 from specutils_blase.solvers.response import Response, banded_response, build_response
+from specutils_blase.solvers.scene import uniform_grid
 
 C = 299792.458
 STEP = 0.25

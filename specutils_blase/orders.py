@@ -1,0 +1,195 @@
+"""Spectra that are fitted as one: the orders of an echelle, in whatever they came."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from astropy import units as u
+from specutils import Spectrum, SpectrumCollection, SpectrumList
+
+from specutils_blase.adapters import read_spectrum
+from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
+
+__all__ = ["Orders", "listed", "read_orders"]
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """
+    One or several spectra as plain arrays.
+
+    Attributes
+    ----------
+    arrays : list of SpectrumArrays or None
+        One for each order, in the order of the input; None where no pixel can be used.
+    members : list of Spectrum
+        The orders, without pixels whose wavelength is not finite (only a `SpectrumCollection` can have any).
+    kept : list of ndarray of bool
+        Which pixels of the input the members hold.
+    source : Spectrum, SpectrumCollection, SpectrumList or list
+        The input.
+    """
+
+    arrays: list
+    members: list
+    kept: list
+    source: object
+
+    def __len__(self):
+        return len(self.arrays)
+
+    @property
+    def is_single(self):
+        """Whether the input was one spectrum."""
+        return isinstance(self.source, Spectrum) and self.source.flux.ndim == 1
+
+    @property
+    def first(self):
+        """The arrays of the first order that can be used."""
+        return next(a for a in self.arrays if a is not None)
+
+    @property
+    def n_ignored(self):
+        """Pixels that had to be left out, in all orders that can be used."""
+        return sum(a.n_ignored for a in self.arrays if a is not None)
+
+    def collect(self, values, *, unit=None):
+        """
+        Spectra of the kind that was given.
+
+        Parameters
+        ----------
+        values : list of ndarray, or None for an order without values
+            Of each order, ordered as its arrays [unit].
+        unit : Unit, optional
+            By default the flux unit of the input.
+
+        Returns
+        -------
+        Spectrum, SpectrumCollection or SpectrumList
+        """
+        spectra = []
+        for arrays, member, row in zip(self.arrays, self.members, values, strict=True):
+            if arrays is None:
+                nothing = np.full(member.flux.size, np.nan) * (member.flux.unit if unit is None else unit)
+                spectra.append(Spectrum(flux=nothing, spectral_axis=member.spectral_axis, meta=dict(member.meta)))
+            else:
+                spectra.append(arrays.to_spectrum(row if row is not None else np.full(arrays.wave.size, np.nan),
+                                                  unit=unit))  # fmt: skip
+        if self.is_single:
+            return spectra[0]
+        if not isinstance(self.source, Spectrum | SpectrumCollection):
+            return SpectrumList(spectra)
+        flux = np.full(self.source.flux.shape, np.nan)
+        for out, kept, spectrum in zip(flux, self.kept, spectra, strict=True):
+            out[kept] = spectrum.flux.value
+        flux = u.Quantity(flux, spectra[0].flux.unit, copy=False)  # these kinds have one unit
+        return type(self.source)(flux=flux, spectral_axis=self.source.spectral_axis, mask=np.isnan(flux.value),
+                                 meta={} if self.source.meta is None else dict(self.source.meta))  # fmt: skip
+
+
+def read_orders(observed, name="observed", *, window=None, exclude_regions=None, weights="unc",
+                wavelength_medium=None):  # fmt: skip
+    """
+    Plain arrays of one or several spectra; see `read_spectrum`, which takes the same arguments.
+
+    Orders without a usable pixel are skipped with one warning, and all ignored pixels are counted in another.
+
+    Parameters
+    ----------
+    observed : Spectrum, SpectrumCollection, SpectrumList, or list of Spectrum
+        One spectrum, a two-dimensional one whose rows are orders, or orders in any sequence.
+    name : str
+        Name of the argument, for messages.
+    window, exclude_regions, wavelength_medium
+        For all orders.
+    weights : "unc", None, or array
+        For several spectra a sequence of arrays, or one with two dimensions.
+
+    Returns
+    -------
+    Orders
+    """
+    if isinstance(observed, Spectrum) and observed.flux.ndim == 1:
+        arrays = read_spectrum(observed, name, window=window, exclude_regions=exclude_regions, weights=weights,
+                               wavelength_medium=wavelength_medium)  # fmt: skip
+        return Orders([arrays], [observed], [np.ones(arrays.wave.size, dtype=bool)], observed)
+    members, kept = _members(observed, name)
+    own_weights = weights is not None and not isinstance(weights, str)
+    if own_weights and len(weights) != len(members):
+        raise ValueError(explain("weights", f"hold an array for each of the {len(members)} orders", len(weights),
+                                 "give them in the same sequence"))  # fmt: skip
+    arrays, skipped = [], []
+    for k, (member, pixels) in enumerate(zip(members, kept, strict=True)):
+        weight = np.asarray(weights[k])[pixels] if own_weights else weights
+        try:
+            arrays.append(read_spectrum(member, f"{name}[{k}]", window=window, exclude_regions=exclude_regions,
+                                        weights=weight, wavelength_medium=wavelength_medium, report=False))  # fmt: skip
+        except NoPixelsError:
+            arrays.append(None)
+            skipped.append(k)
+    used = [a for a in arrays if a is not None]
+    if not used:
+        raise NoPixelsError(explain(name, "have pixels to use", f"{len(members)} orders in which none can be used",
+                                    "check their masks and uncertainties, and the window"))  # fmt: skip
+    _check_same(used, name)
+    number = sum(a.n_ignored for a in used) + sum(int(np.count_nonzero(~k)) for k in kept)
+    if skipped and window is None:
+        warnings.warn(f"{name}: {len(skipped)} of {len(members)} orders have no pixel that can be used and are skipped "
+                      f"(numbers {listed(skipped)})", BlaseWarning, stacklevel=3)  # fmt: skip
+    if number:
+        total = sum(member.flux.size for member in members)
+        warnings.warn(f"{name}: {number} of {total} pixels in {len(members)} orders are ignored (flux not finite, "
+                      "masked, or no finite positive uncertainty); exclude them to avoid this warning",
+                      BlaseWarning, stacklevel=3)  # fmt: skip
+    return Orders(arrays, members, kept, observed)
+
+
+def _members(observed, name):
+    """The orders as one-dimensional spectra, and which pixels of the input each holds."""
+    if isinstance(observed, SpectrumCollection):
+        axes = observed.spectral_axis
+        kept = [np.isfinite(axis.value) & (axis.value > 0) for axis in axes]
+        pairs = enumerate(zip(axes, kept, strict=True))
+        return [_row(observed, k, axis[keep], keep) for k, (axis, keep) in pairs], kept
+    if isinstance(observed, Spectrum):
+        if observed.flux.ndim != 2:
+            raise ValueError(explain(name, "have one or two dimensions", f"flux of shape {observed.flux.shape}",
+                                     f"take a part, e.g. {name}[0]"))  # fmt: skip
+        everything = np.ones(observed.flux.shape[1], dtype=bool)
+        # the axis itself, because slices of it lose the bin edges it was given
+        rows = [_row(observed, k, observed.spectral_axis, slice(None)) for k in range(len(observed.flux))]
+        return rows, [everything] * len(rows)
+    if not isinstance(observed, list | tuple):
+        raise TypeError(explain(name, "be a Spectrum, a SpectrumCollection, a SpectrumList or a list of Spectrum",
+                                type(observed).__name__, "put the orders into a list"))  # fmt: skip
+    for k, member in enumerate(observed):
+        if not isinstance(member, Spectrum):
+            raise TypeError(explain(f"{name}[{k}]", "be a specutils Spectrum", type(member).__name__,
+                                    "make one with Spectrum(flux=flux * unit, spectral_axis=wave * u.AA)"))  # fmt: skip
+    if not observed:
+        raise NoPixelsError(explain(name, "hold spectra", "an empty list", "check how it was read"))
+    return list(observed), [np.ones(member.flux.size, dtype=bool) for member in observed]
+
+
+def _row(observed, k, axis, keep):
+    """One row of a collection or of a two-dimensional spectrum."""
+    uncertainty = observed.uncertainty
+    optional = {} if observed.mask is None else {"mask": np.asarray(observed.mask)[k][keep]}
+    if uncertainty is not None:
+        optional["uncertainty"] = type(uncertainty)(uncertainty.array[k][keep], unit=uncertainty.unit)
+    meta = {} if observed.meta is None else dict(observed.meta)
+    return Spectrum(flux=observed.flux[k][keep], spectral_axis=axis, meta=meta, **optional)
+
+
+def _check_same(used, name):
+    """Raise unless all orders have an uncertainty, or none."""
+    if len({a.sigma is None for a in used}) > 1:
+        raise ValueError(explain(name, "have uncertainties in all orders or in none", "some without",
+                                 "add them, or give weights=None"))  # fmt: skip
+
+
+def listed(numbers, most=8):
+    """The first of some numbers as text."""
+    text = ", ".join(map(str, numbers[:most]))
+    return text + (", ..." if len(numbers) > most else "")

@@ -1,0 +1,129 @@
+"""The search for the velocity and the rotation of the star: a cross-correlation."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from specutils_blase.preparation import model_lines, scene_parts
+from specutils_blase.solvers.scene import convolve, line_depth, relativistic_factor, rotation_weights, uniform_grid
+
+__all__ = ["Search", "velocity_and_rotation"]
+
+# Range and spacing of the search for the velocity, and the rotations that are tried [km/s].
+SEARCH_RANGE, SEARCH_STEP = 600.0, 1.0
+# Pixels that the search looks at: more would not decide better.
+SEARCH_PIXELS = 4096
+# Template samples held at a time in the search.
+CHUNK = 2_000_000
+ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
+
+
+def velocity_and_rotation(setup, velocity, rotation):
+    """Starting velocity and vsini [km/s]; what is None is searched for.
+
+    The search is a cross-correlation with the continuum projected out: for every velocity the chi-square of the
+    broadened template times the best Legendre continuum, on the lines of the template at one width.
+    """
+    if setup.template is None or (velocity is not None and rotation is not None):
+        return velocity or 0.0, rotation or 1.0
+    search = Search(thinned(setup, SEARCH_PIXELS))
+    best = (np.inf, 0.0, ROTATIONS[0])
+    for trial in ROTATIONS if rotation is None else (rotation,):
+        velocities = search.velocities if velocity is None else np.array([velocity])
+        chi2 = search.chi2(velocities, trial)
+        if chi2.size and chi2.min() < best[0]:
+            best = chi2.min(), vertex(velocities, chi2), trial
+    return best[1], best[2]
+
+
+def thinned(setup, n_pixels):
+    """A setup with every k-th pixel, about `n_pixels` of them; all of them if there are fewer."""
+    scene = setup.scene
+    part = slice(None, None, max(1, round(len(scene.edges) / n_pixels)))
+    few = {name: getattr(scene, name)[part]
+           for name in ("edges", "basis", "data", "weight", "part", "power_basis", "shift_basis")}  # fmt: skip
+    return replace(setup, scene=replace(scene, **few))
+
+
+def vertex(x, y):
+    """Minimum of the parabola through the lowest sample and its neighbours."""
+    i = int(np.argmin(y))
+    if not 0 < i < len(x) - 1:
+        return float(x[i])
+    left, mid, right = y[i - 1 : i + 2]
+    curvature = left - 2.0 * mid + right
+    return float(x[i] + 0.5 * (x[i + 1] - x[i]) * ((left - right) / curvature if curvature > 0 else 0.0))
+
+
+class Search:
+    """Chi-square of the template against velocity and rotation."""
+
+    def __init__(self, setup):
+        scene, self.setup = setup.scene, setup
+        lower, upper = setup.template.meta["coverage"]
+        edges = scene.edges
+        # only what lies where the template can be counts: beyond there are other orders
+        edges = edges[(edges[:, 1] > lower) & (edges[:, 0] < upper)] if scene.n_parts > 1 else edges
+        velocities = np.arange(-SEARCH_RANGE, SEARCH_RANGE + 0.5 * SEARCH_STEP, SEARCH_STEP)
+        factor = relativistic_factor(velocities)
+        # velocities that the template covers in part only are tried too: a chance alignment elsewhere must not win
+        seen = np.minimum(edges.max() / factor, upper) - np.maximum(edges.min() / factor, lower)
+        self.velocities = velocities[seen > 0.5 * (edges.max() - edges.min()) / factor]
+        reach = (SEARCH_RANGE + 3.0 * ROTATIONS[-1]) / SPEED_OF_LIGHT
+        self.grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), scene.step)
+        lines = model_lines(setup.template.model)
+        near = (lines.center > self.grid[0]) & (lines.center < self.grid[-1])
+        self.star = np.exp(-line_depth(self.grid, lines.take(near), scene.form[0]))
+        middle = edges.mean(axis=1)
+        self.points, self.kernel = np.log(middle), gaussian_kernel(scene)
+        self.sky = sky_pixels(setup, self.kernel)
+
+    def chi2(self, velocities, rotation):
+        """Chi-square at each velocity, shape of `velocities`."""
+        scene = self.setup.scene
+        star = convolve(self.star, rotation_weights(rotation, scene.limb_darkening, scene.step))
+        star = convolve(star, self.kernel)
+        step = np.log(self.grid[1] / self.grid[0])
+        place = (self.points - np.log(self.grid[0])) / step
+        shift = np.log(relativistic_factor(velocities)) / step
+        out = np.zeros(len(velocities))
+        for mine in scene_parts(scene):
+            target = scene.data[mine] * scene.weight[mine]
+            columns = scene.basis[mine] * (self.sky[mine] * scene.weight[mine])[:, None]
+            products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
+            size = max(CHUNK // target.size, 1)
+            for chunk in (slice(k, k + size) for k in range(0, len(velocities), size)):
+                # beyond the grid, at a velocity that a user gives, it goes on as it ends
+                seen = np.clip(place[mine] - shift[chunk, None], 0.0, star.size - 2)
+                left = seen.astype(np.int32)
+                seen -= left
+                flux = star[left]
+                flux += seen * (star[left + 1] - flux)
+                moments = flux @ (columns * target[:, None])
+                normal = (flux**2 @ products).reshape(len(flux), columns.shape[1], -1)
+                gain = np.einsum("vi,vij,vj->v", moments, np.linalg.pinv(normal, hermitian=True), moments)
+                out[chunk] += target @ target - gain
+        return out
+
+
+def sky_pixels(setup, kernel):
+    """Transmission of the tellurics in the pixels, shape (n_pix,), their columns as in the templates."""
+    scene = setup.scene
+    middle = scene.edges.mean(axis=1)
+    sky = np.ones(middle.size)
+    for template, form in zip(setup.tellurics, scene.form[1:], strict=True):
+        depth = line_depth(scene.grid, model_lines(template.model), form)
+        sky *= np.interp(middle, scene.grid, convolve(np.exp(-depth), kernel))
+    return sky
+
+
+def gaussian_kernel(scene):
+    """The line spread function of the middle pixel on the grid; one pixel wide without one."""
+    pixel = SPEED_OF_LIGHT * float(np.median(np.diff(scene.edges, axis=1)[:, 0] / scene.edges[:, 0]))
+    sigma = pixel / FWHM_PER_SIGMA
+    if scene.resolving_power is not None:
+        sigma = np.hypot(sigma, SPEED_OF_LIGHT / float(np.median(scene.resolving_power)) / FWHM_PER_SIGMA)
+    half = int(np.ceil(5.0 * sigma / scene.step))
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) * scene.step / sigma) ** 2)
+    return kernel / kernel.sum()

@@ -1,0 +1,185 @@
+"""What is observed: pixels, grid and spectrograph, and the operators that lines pass on their way there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import convolve1d
+
+from ..functional import (
+    FWHM_PER_SIGMA,
+    compiled,
+    doppler_factor,
+    kernel_half_size,
+    multilevel,
+    rotation_kernel,
+    rotational_broadening,
+    velocity_grid,
+)
+from .response import Response, build_response
+
+__all__ = ["STAR", "Globals", "Scene", "convolve", "correlate", "line_depth", "log_derivative", "relativistic_factor",
+           "rotation_weights", "uniform_grid"]  # fmt: skip
+
+STAR = -1
+# Kernels up to this length are faster as a sum than by Fourier transforms.
+SHORT = 64
+# Optical depth at which the model itself cuts a line's wings.
+MODEL_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What does not change during a fit.
+
+    Attributes
+    ----------
+    grid : ndarray, shape (n_grid,) [Angstrom]
+        Uniform in ln(wavelength).
+    step : float [km/s]
+    edges : ndarray, shape (n_pix, 2) [Angstrom]
+    resolving_power : ndarray, shape (n_pix,), or None
+        Of the Gaussian line spread function.
+    matrix : Response, optional
+        A given response that replaces the Gaussian one.
+    basis : ndarray, shape (n_pix, m)
+        Legendre polynomials of the continuum, over the order of each pixel.
+    data, weight : ndarray, shape (n_pix,)
+    species : ndarray of int, shape (n_lines,)
+        STAR, or the number of the telluric species of each line.
+    n_species : int
+    form : tuple of str
+        "opacity" or "product": of the star, then of every species.
+    limb_darkening : float
+    part : ndarray of int, shape (n_pix,), optional
+        The order of each pixel.  Pixels are sorted by their centres: overlapping orders interleave.
+    n_parts : int
+    power_basis : ndarray, shape (n_pix, k), optional
+        Terms of ln(resolving power) that may be free, default one constant.
+    shift_basis : ndarray, shape (n_pix, k), optional
+        Terms of each order's wavelength polynomial, default none.
+    own_power : bool
+        Whether every order has a factor of its own on the resolving power.
+    """
+
+    grid: np.ndarray
+    step: float
+    edges: np.ndarray
+    resolving_power: np.ndarray | None
+    matrix: Response | None
+    basis: np.ndarray
+    data: np.ndarray
+    weight: np.ndarray
+    species: np.ndarray
+    n_species: int
+    form: tuple
+    limb_darkening: float
+    part: np.ndarray | None = None
+    n_parts: int = 1
+    power_basis: np.ndarray | None = None
+    shift_basis: np.ndarray | None = None
+    own_power: bool = False
+
+    def __post_init__(self):
+        n_pix = len(self.edges)
+        given = {"part": np.zeros(n_pix, dtype=np.int64), "power_basis": np.ones((n_pix, 1)),
+                 "shift_basis": np.zeros((n_pix, 0))}  # fmt: skip
+        for name, default in given.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+    @property
+    def has_star(self):
+        """Whether there is a star."""
+        return bool(np.any(self.species == STAR))
+
+    @property
+    def n_own(self):
+        """Number of parameters that every order has for itself."""
+        return self.basis.shape[1] + self.own_power + self.shift_basis.shape[1]
+
+    def response(self, glob, change=0.0):
+        """The `Response` for the resolving power and the wavelengths of `Globals`; its ln R changed by `change`."""
+        if self.matrix is not None:
+            return self.matrix
+        edges = self.edges
+        if self.shift_basis.shape[1]:
+            velocity = np.einsum("pk,pk->p", self.shift_basis, glob.shift[self.part])
+            edges = np.ascontiguousarray(edges * relativistic_factor(velocity)[:, None])
+        if self.resolving_power is None:
+            return build_response(self.grid, edges, None)
+        log_power = self.power_basis @ np.atleast_1d(glob.log_scale) + change
+        if self.own_power:
+            log_power = log_power + glob.power[self.part]
+        sigma = edges.mean(axis=1) / (self.resolving_power * np.exp(log_power) * FWHM_PER_SIGMA)
+        return build_response(self.grid, edges, sigma)
+
+
+@dataclass(frozen=True)
+class Globals:
+    """Global parameters in natural units; which are free is a property of the problem.
+
+    Attributes
+    ----------
+    velocity : float [km/s]
+    vsini : float [km/s]
+    log_scale : float or ndarray, shape (k,)
+        ln of the factor on the resolving power, coefficients of `Scene.power_basis`.
+    column : ndarray, shape (n_species,)
+        ln of the factor on each species' optical depth (its transmission to the power of the factor).
+    continuum : ndarray, shape (n_parts, m)
+    power : ndarray, shape (n_parts,), optional
+        ln of the factor on the resolving power of each order, besides.
+    shift : ndarray, shape (n_parts, k) [km/s], optional
+        Coefficients of `Scene.shift_basis`: by so much longer are the wavelengths of the pixels than was said.
+    """
+
+    velocity: float
+    vsini: float
+    log_scale: float | np.ndarray
+    column: np.ndarray
+    continuum: np.ndarray
+    power: np.ndarray | None = None
+    shift: np.ndarray | None = None
+
+
+def line_depth(grid, lines, form):
+    """Optical depth of lines on the grid; for the product form -ln of the product."""
+    lines = lines.sorted()
+    if form == "opacity" or len(lines) == 0:
+        return multilevel.optical_depth(grid, *lines, MODEL_TOLERANCE) if len(lines) else np.zeros(grid.size)
+    return -np.log(np.maximum(compiled.product_transmission(grid, *lines, MODEL_TOLERANCE), 1e-12))
+
+
+def relativistic_factor(velocity):
+    """`functional.doppler_factor` on numpy arrays and floats."""
+    return doppler_factor(torch.as_tensor(velocity)).numpy()[()]
+
+
+def uniform_grid(lower, upper, step):
+    """`functional.velocity_grid` as a numpy array."""
+    return velocity_grid(float(lower), float(upper), step).numpy()
+
+
+def rotation_weights(vsini, limb_darkening, step):
+    """`functional.rotation_kernel` of the smallest sufficient size as a numpy array."""
+    return rotation_kernel(vsini, limb_darkening, step, kernel_half_size(vsini, step)).numpy()
+
+
+def convolve(flux, kernel):
+    """`functional.rotational_broadening` on numpy arrays: the ends continue with their own value."""
+    if len(kernel) <= SHORT:
+        return convolve1d(flux, kernel, mode="nearest")
+    return rotational_broadening(torch.from_numpy(flux), torch.from_numpy(kernel)).numpy()
+
+
+def correlate(flux, kernel):
+    """The transpose of `convolve`, its ends aside; the kernel is symmetric."""
+    half = len(kernel) // 2
+    return convolve(np.pad(flux, half), kernel)[half : flux.size + half]
+
+
+def log_derivative(flux, step):
+    """d flux / d ln(wavelength) on a grid of spacing `step`, by the five-point formula; flat beyond the ends."""
+    f = np.pad(flux, 2, mode="edge")
+    return (8.0 * (f[3:-1] - f[1:-3]) - (f[4:] - f[:-4])) / (12.0 * step)
