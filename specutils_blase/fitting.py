@@ -32,6 +32,8 @@ from specutils_blase.template import NO_COVARIANCE, LineTemplate
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
 MAX_ITERATIONS = 60
+# Of the global parameters alone, beforehand.
+MAX_ITERATIONS_RIGID = 15
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 
@@ -267,8 +269,14 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing), *settings)
     problem = setup.problem(velocity, rotation, free, prior)
     show = reporter(progress)
+    theta = problem.start()
+    if tellurics and problem.shape[0]:
+        # a column far from that of the template would else be made of a thousand strengths
+        rigid = setup.problem(velocity, rotation, dict.fromkeys(free, ()), prior)
+        first = levenberg_marquardt(rigid, rigid.start(), max_iterations=MAX_ITERATIONS_RIGID, rtol=1e-3)
+        theta = problem.join(problem.split(theta)[0], rigid.globals(first.theta))
     solution = levenberg_marquardt(
-        problem, problem.start(), max_iterations=MAX_ITERATIONS, rtol=CONVERGED_SHARE, atol=CONVERGED_CHI2,
+        problem, theta, max_iterations=MAX_ITERATIONS, rtol=CONVERGED_SHARE, atol=CONVERGED_CHI2,
         callback=lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}"),
     )  # fmt: skip
     show("")

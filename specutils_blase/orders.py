@@ -138,7 +138,7 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
         warnings.warn(f"{name}: {len(skipped)} of {len(members)} orders have no pixel that can be used and are skipped "
                       f"(numbers {listed(skipped)})", BlaseWarning, stacklevel=3)  # fmt: skip
     if number:
-        total = sum(member.flux.size for member in members)
+        total = sum(pixels.size for pixels in kept)
         warnings.warn(f"{name}: {number} of {total} pixels in {len(members)} orders are ignored (flux not finite, "
                       "masked, or no finite positive uncertainty); exclude them to avoid this warning",
                       BlaseWarning, stacklevel=3)  # fmt: skip

@@ -64,12 +64,12 @@ class Search:
         lower, upper = setup.template.meta["coverage"]
         edges = scene.edges
         # only what lies where the template can be counts: beyond there are other orders
-        edges = edges[(edges[:, 1] > lower) & (edges[:, 0] < upper)] if scene.n_parts > 1 else edges
+        inside = edges[(edges[:, 1] > lower) & (edges[:, 0] < upper)] if scene.n_parts > 1 else edges
         velocities = np.arange(-SEARCH_RANGE, SEARCH_RANGE + 0.5 * SEARCH_STEP, SEARCH_STEP)
         factor = relativistic_factor(velocities)
         # velocities that the template covers in part only are tried too: a chance alignment elsewhere must not win
-        seen = np.minimum(edges.max() / factor, upper) - np.maximum(edges.min() / factor, lower)
-        self.velocities = velocities[seen > 0.5 * (edges.max() - edges.min()) / factor]
+        seen = np.minimum(inside.max() / factor, upper) - np.maximum(inside.min() / factor, lower)
+        self.velocities = velocities[seen > 0.5 * (inside.max() - inside.min()) / factor]
         reach = (SEARCH_RANGE + 3.0 * ROTATIONS[-1]) / SPEED_OF_LIGHT
         self.grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), scene.step)
         lines = model_lines(setup.template.model)

@@ -25,6 +25,8 @@ from ..functional.compiled import FAST, INNER
 __all__ = ["BorderedBanded", "Factor", "TILE"]
 
 TILE = 4
+# Rows of the border that are multiplied at a time.
+GRAM_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,24 @@ class BorderedBanded:
         border = padded(self.border)
         forward_substitute(matrix.tiles, self.start, border)
         try:
-            schur = cho_factor(self.corner + np.diag(damping[n:]) - border.T @ border, lower=True) if m else None
+            schur = cho_factor(self.corner + np.diag(damping[n:]) - gram(border), lower=True) if m else None
         except (np.linalg.LinAlgError, ValueError):  # not definite, or not finite
             return None
         return Factor(matrix.tiles, self.start, border[:n], schur)
+
+
+def gram(border):
+    """border' border: columns that are zero for long stretches, those of single echelle orders, cost only where not."""
+    out = np.zeros((border.shape[1],) * 2)
+    for k in range(0, len(border), GRAM_ROWS):
+        rows = border[k : k + GRAM_ROWS]
+        active = np.flatnonzero(rows.any(axis=0))
+        if active.size < out.shape[0]:
+            rows = np.ascontiguousarray(rows[:, active])
+            out[np.ix_(active, active)] += rows.T @ rows
+        else:
+            out += rows.T @ rows
+    return out
 
 
 def padded(rows):

@@ -1,16 +1,23 @@
 """The line spread function and the pixels as one sparse matrix."""
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numba import njit
 from scipy.sparse import coo_array, csr_array
+from scipy.special import erf
 
-from ..functional import pixel_overlap, pixel_response
-from ..functional.compiled import FAST
+from ..functional import pixel_overlap
+from ..functional.compiled import FAST, INNER, chunked
+from ..functional.resampling import REACH
 
 __all__ = ["Response", "build_response", "banded_response", "joined"]
+
+# The error function from a table: nodes per unit, terms, and where it is 1 to rounding.
+ERF_NODES, ERF_TERMS, ERF_END = 64, 8, 6
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,64 @@ def _multiply_adjoint(start, pointer, values, pixels, out):
 
 
 def build_response(grid, edges, sigma):
-    """Pixels' `Response` to the grid for a Gaussian of standard deviation sigma (n_pix,) [Angstrom], or None."""
-    grid, edges = torch.from_numpy(grid), torch.from_numpy(edges)
-    triplets = pixel_overlap(grid, edges) if sigma is None else pixel_response(grid, edges, torch.from_numpy(sigma))
-    return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+    """Pixels' `Response` to the grid for a Gaussian of standard deviation sigma (n_pix,) [Angstrom], or None.
+
+    The compiled twin of `functional.pixel_response`: a resolving power or wavelengths that are free need it often.
+    """
+    if sigma is None:
+        triplets = pixel_overlap(torch.from_numpy(grid), torch.from_numpy(edges))
+        return Response.from_triplets(*(t.numpy() for t in triplets), len(edges))
+    log_step = np.log(grid[-1] / grid[0]) / (len(grid) - 1)
+    lower, upper = np.ascontiguousarray(edges.T)
+    first = np.ceil(np.log((lower - REACH * sigma) / grid[0]) / log_step).astype(np.int64)
+    last = np.floor(np.log((upper + REACH * sigma) / grid[0]) / log_step).astype(np.int64)
+    start = np.clip(first, 0, len(grid) - 1)
+    length = np.clip(last, 0, len(grid) - 1) + 1 - start
+    pointer = np.concatenate([[0], np.cumsum(length)])
+    values, table = np.zeros(pointer[-1]), _erf_table()
+
+    def work(a, b):
+        _gaussian_pixels(grid, log_step, lower, upper, sigma, first, last, start, pointer, table, a, b, values)
+
+    chunked(work, length)
+    return Response(start, pointer, values)
+
+
+@cache
+def _erf_table():
+    """Taylor coefficients of the error function about nodes from -ERF_END to ERF_END, shape (n_nodes, ERF_TERMS)."""
+    nodes = np.arange(-ERF_END * ERF_NODES, ERF_END * ERF_NODES + 1) / ERF_NODES
+    table = np.empty((nodes.size, ERF_TERMS))
+    table[:, 0] = erf(nodes)
+    hermite, before = np.ones(nodes.size), np.zeros(nodes.size)
+    for k in range(1, ERF_TERMS):
+        table[:, k] = (-1.0) ** (k - 1) * hermite * 2.0 / np.sqrt(np.pi) * np.exp(-(nodes**2)) / math.factorial(k)
+        hermite, before = 2.0 * nodes * hermite - 2.0 * (k - 1) * before, hermite
+    return table
+
+
+@njit(**INNER)
+def _erf(x, table):
+    """Five times as fast as the scalar function of the C library, exact to 4e-16."""
+    x = min(max(x, -ERF_END), ERF_END)
+    n = round(x * ERF_NODES)
+    d, own = x - n / ERF_NODES, table[n + ERF_END * ERF_NODES]
+    total = own[ERF_TERMS - 1]
+    for k in range(ERF_TERMS - 2, -1, -1):
+        total = own[k] + d * total
+    return total
+
+
+@njit(**FAST)
+def _gaussian_pixels(grid, log_step, lower, upper, sigma, first, last, start, pointer, table, begin, end, values):
+    for p in range(begin, end):
+        scale, factor = math.sqrt(0.5) / sigma[p], 0.5 * log_step / (upper[p] - lower[p])
+        for k in range(first[p], last[p] + 1):
+            # grid points beyond the ends are virtual: they carry the flux of the end point
+            place = min(max(k, 0), grid.size - 1)
+            wave = grid[k] if k == place else grid[0] * math.exp(k * log_step)
+            area = _erf((upper[p] - wave) * scale, table) - _erf((lower[p] - wave) * scale, table)
+            values[pointer[p] + place - start[p]] += area * factor * wave
 
 
 def joined(responses):

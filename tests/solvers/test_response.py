@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import erf
 
+from specutils_blase.functional import pixel_response
 from specutils_blase.instrument import BandedLSF
 from specutils_blase.solvers.response import Response, banded_response, build_response
 from specutils_blase.solvers.scene import uniform_grid
@@ -37,6 +39,16 @@ def test_response_is_its_dense_matrix(width):
         low, high = ((EDGES[:, k, None] - GRID) / (np.sqrt(2) * sigma[:, None]) for k in (0, 1))
         share = 0.5 * (erf(high) - erf(low)) * (GRID * STEP / C) / np.diff(EDGES, axis=1)
         np.testing.assert_allclose(full, share, atol=1e-9)
+
+
+@pytest.mark.parametrize("margin", [100.0, 1.0])  # with the second the response leaves the grid
+def test_gaussian_response_is_that_of_the_torch_reference(margin):
+    grid = uniform_grid(10600 * (1 - margin / C), 10604.2 * (1 + margin / C), STEP)
+    sigma = np.linspace(0.09, 0.12, N_PIX)
+    rows, cols, values = pixel_response(*map(torch.from_numpy, (grid, EDGES, sigma)))
+    expected = np.zeros((N_PIX, grid.size))
+    np.add.at(expected, (rows.numpy(), cols.numpy()), values.numpy())
+    np.testing.assert_allclose(dense(build_response(grid, EDGES, sigma), grid.size), expected, atol=1e-13)
 
 
 def test_rows_without_elements_are_zero():

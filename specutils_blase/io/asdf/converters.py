@@ -19,7 +19,7 @@ from .nodes import (
     table_from_node,
     table_node,
 )
-from .spectra import spectrum_from_node, spectrum_node
+from .spectra import spectra_from_node, spectra_node
 
 __all__ = ["LineTemplateConverter", "SpectrumFitConverter", "VoigtForest1DConverter", "TAG_BASE", "VERSIONS"]
 
@@ -123,9 +123,9 @@ class SpectrumFitConverter(Converter):
         node = {"package_version": __version__, "fit_info": meta_node(obj.fit_info)}
         node.update({name: getattr(obj, name) for name in ("template", "telluric") if getattr(obj, name) is not None})
         node.update({name: table_node(getattr(obj, name), ctx) for name in self.tables})
-        node.update({name: spectrum_node(getattr(obj, name), ctx) for name in self.spectra})
-        parts = {name: spectrum for name, spectrum in obj.components.items() if spectrum is not None}
-        node["components"] = {name: spectrum_node(spectrum, ctx) for name, spectrum in parts.items()}
+        node.update({name: spectra_node(getattr(obj, name), ctx) for name in self.spectra})
+        parts = {name: part for name, part in obj.components.items() if part is not None}
+        node["components"] = {name: spectra_node(part, ctx) for name, part in parts.items()}
         return node
 
     def from_yaml_tree(self, node, tag, ctx):
@@ -135,9 +135,9 @@ class SpectrumFitConverter(Converter):
         return SpectrumFit(
             template=node.get("template"),
             telluric=list(telluric) if isinstance(telluric, list) else telluric,
-            components={name: spectrum_from_node(part) for name, part in node["components"].items()},
+            components={name: spectra_from_node(part) for name, part in node["components"].items()},
             fit_info=meta_from_node(node["fit_info"]),
-            **{name: spectrum_from_node(node[name]) for name in self.spectra},
+            **{name: spectra_from_node(node[name]) for name in self.spectra},
             **{name: table_from_node(node[name]) for name in self.tables},
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .nodes import array_node, check_unit, meta_from_node, own_array, shared_meta
 
-__all__ = ["spectrum_from_node", "spectrum_node"]
+__all__ = ["spectra_from_node", "spectra_node", "spectrum_from_node", "spectrum_node"]
 
 _UNCERTAINTIES = {
     "std": "StdDevUncertainty",
@@ -43,14 +43,7 @@ def spectrum_node(spectrum, ctx):
     # The public bin_edges makes up midpoints where none were given.
     if (edges := getattr(axis, "_bin_edges", None)) is not None:
         node["bin_edges"] = array_node(u.Quantity(edges, axis.unit), ctx)
-    if spectrum.mask is not None:
-        node["mask"] = array_node(np.asarray(spectrum.mask), ctx)
-    kind = getattr(spectrum.uncertainty, "uncertainty_type", None)
-    if kind in _UNCERTAINTIES:
-        node["uncertainty"] = {"type": kind, "array": array_node(spectrum.uncertainty.array, ctx)}
-        if spectrum.uncertainty.unit is not None:
-            check_unit(spectrum.uncertainty.unit)
-            node["uncertainty"]["unit"] = spectrum.uncertainty.unit
+    node |= _optional_nodes(spectrum, ctx)
     if axis.doppler_rest is not None:
         node["rest_value"] = u.Quantity(axis.doppler_rest)
     if axis.doppler_convention is not None:
@@ -72,7 +65,6 @@ def spectrum_from_node(node):
     -------
     Spectrum
     """
-    from astropy import nddata
     from specutils import SpectralAxis, Spectrum
 
     axis = SpectralAxis(
@@ -84,6 +76,66 @@ def spectrum_from_node(node):
     if "bin_edges" in node:
         # Built from edges alone the axis would compute its centres anew, in another order of rounding.
         axis._bin_edges = own_array(node["bin_edges"])
+    return Spectrum(
+        flux=own_array(node["flux"]),
+        spectral_axis=axis,
+        spectral_axis_index=node["spectral_axis_index"],
+        meta=meta_from_node(node["meta"]),
+        **_optional(node),
+    )
+
+
+def spectra_node(spectra, ctx):
+    """
+    One spectrum, or the orders of an echelle in what they came in.
+
+    Parameters
+    ----------
+    spectra : Spectrum, SpectrumCollection or SpectrumList
+    ctx : asdf.extension.SerializationContext
+
+    Returns
+    -------
+    dict
+    """
+    from specutils import Spectrum, SpectrumCollection
+
+    if isinstance(spectra, Spectrum):
+        return spectrum_node(spectra, ctx)
+    if not isinstance(spectra, SpectrumCollection):
+        return {"kind": "list", "orders": [spectrum_node(spectrum, ctx) for spectrum in spectra]}
+    node = {"kind": "collection", "flux": array_node(spectra.flux, ctx),
+            "spectral_axis": array_node(spectra.spectral_axis, ctx),
+            "meta": shared_meta(dict(spectra.meta or {}), ctx)}  # fmt: skip
+    return node | _optional_nodes(spectra, ctx)
+
+
+def spectra_from_node(node):
+    """
+    What `spectra_node` was made of.
+
+    Parameters
+    ----------
+    node : dict
+
+    Returns
+    -------
+    Spectrum, SpectrumCollection or SpectrumList
+    """
+    from specutils import SpectrumCollection, SpectrumList
+
+    if "kind" not in node:
+        return spectrum_from_node(node)
+    if node["kind"] == "list":
+        return SpectrumList([spectrum_from_node(order) for order in node["orders"]])
+    return SpectrumCollection(flux=own_array(node["flux"]), spectral_axis=own_array(node["spectral_axis"]),
+                              meta=meta_from_node(node["meta"]), **_optional(node))  # fmt: skip
+
+
+def _optional(node):
+    """Mask and uncertainty as keyword arguments, where there are any."""
+    from astropy import nddata
+
     optional = {}
     if "mask" in node:
         optional["mask"] = own_array(node["mask"])
@@ -91,10 +143,18 @@ def spectrum_from_node(node):
         uncertainty = node["uncertainty"]
         kind = getattr(nddata, _UNCERTAINTIES[uncertainty["type"]])
         optional["uncertainty"] = kind(own_array(uncertainty["array"]), unit=uncertainty.get("unit"))
-    return Spectrum(
-        flux=own_array(node["flux"]),
-        spectral_axis=axis,
-        spectral_axis_index=node["spectral_axis_index"],
-        meta=meta_from_node(node["meta"]),
-        **optional,
-    )
+    return optional
+
+
+def _optional_nodes(spectra, ctx):
+    """Mask and uncertainty as nodes, where there are any."""
+    node = {}
+    if spectra.mask is not None:
+        node["mask"] = array_node(np.asarray(spectra.mask), ctx)
+    kind = getattr(spectra.uncertainty, "uncertainty_type", None)
+    if kind in _UNCERTAINTIES:
+        node["uncertainty"] = {"type": kind, "array": array_node(spectra.uncertainty.array, ctx)}
+        if spectra.uncertainty.unit is not None:
+            check_unit(spectra.uncertainty.unit)
+            node["uncertainty"]["unit"] = spectra.uncertainty.unit
+    return node

@@ -1,0 +1,328 @@
+"""Several orders in one fit: the truth of simulated ones, every kind of container, and bad input."""
+
+import warnings
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.nddata import StdDevUncertainty
+from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
+
+from specutils_blase import BlaseWarning, CoverageError, LineTemplate, SpectrumFit, fit_spectrum
+from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
+from specutils_blase.simulation import scatter_lines, simulate_order, simulate_star, simulate_telluric
+
+KMS = u.km / u.s
+VELOCITY, VSINI, COLUMN = -31.0, 4.0, 1.3
+N_PIX = 220
+# The second and third overlap; between the third and the fourth is a gap.
+RANGES = ((10500.0, 10514.0), (10514.5, 10528.0), (10526.0, 10540.0), (10550.0, 10564.0))
+LSF = 50_000.0
+
+
+def template_of(model, frame):
+    source = [10490.0, 10575.0]
+    from specutils_blase.lines import line_table
+    from specutils_blase.preparation import model_lines
+
+    lines = model_lines(model)
+    table = line_table(lines, np.zeros((len(lines), 4, 4)), index=np.zeros(len(lines), dtype=int),
+                       flags=np.zeros(len(lines), dtype=int))  # fmt: skip
+    return LineTemplate(model=model, lines=table, fit_info={},
+                        meta={"coverage": source, "wavelength_medium": "vacuum", "frame": frame})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def star():
+    return template_of(simulate_star(5, lower=10490 * u.AA, upper=10575 * u.AA, n_lines=120).model, "rest")
+
+
+@pytest.fixture(scope="module")
+def sky():
+    return template_of(simulate_telluric(6, lower=10490 * u.AA, upper=10575 * u.AA, n_lines=60).model, "observatory")
+
+
+def observe(star, sky, seed=0, snr=300.0, **kwargs):
+    """The orders of one exposure."""
+    levels = ((1.0, 0.2, -0.1, 0.0), (30.0, -2.0, 1.0, 0.0), (7.0, 0.5, 0.0, 0.0), (0.2, 0.0, 0.01, 0.0))
+    options = {"radial_velocity": VELOCITY * KMS, "vsini": VSINI * KMS, "telluric_scale": COLUMN,
+               "resolving_power": LSF, "n_pix": N_PIX, "bad_pixels": 0, "snr": snr, **kwargs}  # fmt: skip
+    return SpectrumList([
+        simulate_order(star.model, sky.model, seed=[seed, k], lower=lower * u.AA, upper=upper * u.AA, continuum=level,
+                       **options).spectrum
+        for k, ((lower, upper), level) in enumerate(zip(RANGES, levels, strict=True))
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def orders(star, sky):
+    return observe(star, sky)
+
+
+def fit_near(observed, star, sky, **kwargs):
+    options = {"lsf": LSF, "radial_velocity": -30 * KMS, "vsini": 5 * KMS, "progress": False}
+    return fit_spectrum(observed, star, sky, **{**options, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def fit(orders, star, sky):
+    return fit_near(orders, star, sky)
+
+
+def found(fit):
+    return {n: (v, s) for n, v, s in zip(fit.parameters["name"], fit.parameters["value"], fit.parameters["std"],
+                                         strict=True)}  # fmt: skip
+
+
+def centers(fit, component):
+    return fit.lines["line_center"][np.asarray(fit.lines["component"]) == component].to_value(u.AA)
+
+
+def test_what_orders_share_and_what_they_have_for_themselves(fit, orders):
+    assert fit.fit_info["status"] == "converged"
+    assert fit.fit_info["chi2"] == pytest.approx(fit.fit_info["dof"], rel=0.15)
+    values = found(fit)
+    for name, truth in (("radial_velocity", VELOCITY), ("vsini", VSINI), ("telluric_scale", COLUMN)):
+        assert abs(values[name][0] - truth) < 4 * values[name][1], name
+    for k, level in enumerate(300.0**2 * np.array([1.0, 30.0, 7.0, 0.2])):
+        value, std = values[f"order_{k}_continuum_0"]
+        assert abs(value - level) < 5 * std and std < 0.01 * level
+    for component in ("star", "telluric"):
+        assert len(np.unique(centers(fit, component))) == len(centers(fit, component))
+    # a line that two orders see is seen by both
+    in_overlap = (centers(fit, "telluric") > 10526.2) & (centers(fit, "telluric") < 10527.8)
+    assert in_overlap.any()
+    for k in (1, 2):
+        sky = fit.components["telluric"][k]
+        inside = (sky.spectral_axis.to_value(u.AA) > 10526.2) & (sky.spectral_axis.to_value(u.AA) < 10527.8)
+        assert sky.flux.value[inside].min() < 0.99
+
+
+def test_tables_name_the_order_of_a_line(fit, orders):
+    lines = fit.lines[(fit.lines["flags"] & OUTSIDE_WINDOW) == 0]
+    assert len(lines) > 50
+    for line in lines:
+        seen = line["line_center"] * (1 + VELOCITY / 299792.458 * (line["component"] == "star"))
+        axis = orders[line["order"]].spectral_axis
+        assert abs(axis[line["line_center_index"]] - seen) < 0.05 * u.AA
+
+
+def test_one_order_in_a_list_is_that_order(orders, star, sky):
+    alone, listed = fit_near(orders[1], star, sky), fit_near([orders[1]], star, sky)
+    np.testing.assert_array_equal(alone.parameters["value"], listed.parameters["value"])
+    np.testing.assert_array_equal(alone.parameters["std"], listed.parameters["std"])
+    assert set(listed.parameters["name"]) - set(alone.parameters["name"]) == {f"order_0_continuum_{k}" for k in range(4)}
+    np.testing.assert_array_equal(alone.residual.flux, listed.residual[0].flux)
+    assert isinstance(listed.residual, SpectrumList)
+
+
+def test_orders_that_share_nothing_else_are_fitted_as_alone(orders, star, sky):
+    """With all that they share held by a shared truth, chi-square is the sum of those of the orders."""
+    apart = [orders[0], orders[3]]
+    both = fit_near(apart, star, sky, free=())
+    values = {name: value for name, (value, _) in found(both).items()}
+    alone = [fit_near(order, star, sky, free=()).fit_info["chi2"] for order in apart]
+    # the shared parameters are a compromise, worth as much as two sets of three parameters are
+    assert sum(alone) - 1e-6 < both.fit_info["chi2"] < sum(alone) + 25
+    assert {"radial_velocity", "order_0_continuum_0", "order_1_continuum_3"} <= set(values)
+
+
+def test_any_sequence_direction_and_unit(fit, orders, star, sky):
+    def reverse(spectrum):
+        axis = spectrum.spectral_axis
+        return Spectrum(flux=spectrum.flux[::-1] * 1e3, spectral_axis=axis.bin_edges[::-1].to(u.nm),
+                        uncertainty=StdDevUncertainty(spectrum.uncertainty.array[::-1] * 1e3),
+                        bin_specification="edges", mask=spectrum.mask[::-1])  # fmt: skip
+
+    mixed = [orders[3], reverse(orders[1]), orders[0], orders[2]]
+    again = fit_near(mixed, star, sky)
+    # the same to what the iteration calls converged: a hundredth of chi-square, a tenth of an error
+    assert again.fit_info["chi2"] == pytest.approx(fit.fit_info["chi2"], abs=0.05)
+    for name in ("radial_velocity", "vsini", "telluric_scale"):
+        value, std = found(fit)[name]
+        assert abs(found(again)[name][0] - value) < 0.1 * std
+        assert found(again)[name][1] == pytest.approx(std, rel=0.02)
+    for k, j, factor in ((1, 1, 1e3), (0, 3, 1.0)):
+        mine = again.residual[k].flux.value[:: -1 if k == 1 else 1] / factor
+        sigma = orders[j].uncertainty.array
+        assert np.max(np.abs(mine - fit.residual[j].flux.value) / sigma) < 0.1
+    assert found(again)["order_1_continuum_0"][0] == pytest.approx(1e3 * found(fit)["order_1_continuum_0"][0], rel=1e-4)
+
+
+def as_collection(orders, spoiled=False):
+    axes = np.stack([order.spectral_axis.to_value(u.AA) for order in orders]) * u.AA
+    if spoiled:
+        axes[2, 17] = np.nan
+    return SpectrumCollection(flux=np.stack([order.flux.value for order in orders]) * orders[0].flux.unit,
+                              spectral_axis=axes,
+                              uncertainty=StdDevUncertainty(np.stack([o.uncertainty.array for o in orders])))  # fmt: skip
+
+
+def on_centers(orders):
+    return SpectrumList([Spectrum(flux=o.flux, spectral_axis=np.asarray(o.spectral_axis) * u.AA,
+                                  uncertainty=o.uncertainty) for o in orders])  # fmt: skip
+
+
+def test_a_collection_comes_back_as_one(orders, star, sky):
+    listed, collected = (fit_near(item, star, sky) for item in (on_centers(orders), as_collection(orders)))
+    assert type(collected.residual) is type(collected.components["star"]) is SpectrumCollection
+    np.testing.assert_array_equal(collected.parameters["value"], listed.parameters["value"])
+    for k in range(4):
+        np.testing.assert_array_equal(collected.residual[k].flux, listed.residual[k].flux)
+
+
+def test_a_wavelength_that_is_not_finite_costs_its_pixel_alone(orders, star, sky):
+    whole = fit_near(as_collection(orders), star, sky)
+    with pytest.warns(BlaseWarning, match="1 of 880 pixels in 4 orders are ignored"):
+        spoiled = fit_near(as_collection(orders, spoiled=True), star, sky)
+    assert spoiled.residual.flux.shape == (4, N_PIX)
+    assert np.flatnonzero(np.isnan(spoiled.residual.flux[2])).tolist() == [17]
+    assert abs(found(spoiled)["radial_velocity"][0] - found(whole)["radial_velocity"][0]) < 0.02
+
+
+def test_rows_of_a_spectrum_are_orders(star, sky):
+    low, high = RANGES[0]
+    exposures = [simulate_order(star.model, sky.model, seed=k, lower=low * u.AA, upper=high * u.AA, n_pix=N_PIX,
+                                bad_pixels=0, radial_velocity=VELOCITY * KMS, vsini=VSINI * KMS, snr=100 * k,
+                                resolving_power=LSF).spectrum for k in (1, 2)]  # fmt: skip
+    both = Spectrum(flux=np.stack([e.flux.value for e in exposures]) * exposures[0].flux.unit,
+                    spectral_axis=exposures[0].spectral_axis.bin_edges, bin_specification="edges",
+                    uncertainty=StdDevUncertainty(np.stack([e.uncertainty.array for e in exposures])))  # fmt: skip
+    fit = fit_near(both, star, sky)
+    assert isinstance(fit.residual, Spectrum) and fit.residual.flux.shape == both.flux.shape
+    listed = fit_near(exposures, star, sky)
+    np.testing.assert_allclose(fit.parameters["value"], listed.parameters["value"], rtol=1e-9)
+    # two exposures know the velocity better than the better one
+    errors = [found(fit_near(e, star, sky))["radial_velocity"][1] for e in exposures]
+    expected = np.sum(np.array(errors) ** -2.0) ** -0.5
+    assert found(fit)["radial_velocity"][1] == pytest.approx(expected, rel=0.1)
+
+
+def test_wavelengths_of_orders(star, sky):
+    shifts = (0.4, -0.3, 0.0, 0.2)
+    orders = [Spectrum(flux=o.flux, spectral_axis=o.spectral_axis.bin_edges / (1 + shift / 299792.458),
+                       bin_specification="edges", uncertainty=o.uncertainty)
+              for o, shift in zip(observe(star, sky), shifts, strict=True)]  # fmt: skip
+    fit = fit_near(orders, star, sky, wavelength_degree=0)
+    values = found(fit)
+    for k, shift in enumerate(shifts):
+        value, std = values[f"order_{k}_wavelength_shift_0"]
+        assert abs(value - shift) < 4 * std < 0.8, k
+    value, std = values["radial_velocity"]
+    assert abs(value - VELOCITY) < 4 * std
+
+
+def test_pulls_of_many_draws(star, sky):
+    """Velocity, rotation, column and strengths of stars that differ from the template, over draws."""
+    pulls = {name: [] for name in ("radial_velocity", "vsini", "telluric_scale", "strength")}
+    for seed in range(12):
+        truth = scatter_lines(star.model, seed, strength=0.3)
+        changed = template_of(truth, "rest")
+        fit = fit_near(observe(changed, sky, seed=100 + seed), star, sky, free={"star": "strength"})
+        for name, value in (("radial_velocity", VELOCITY), ("vsini", VSINI), ("telluric_scale", COLUMN)):
+            pulls[name].append((found(fit)[name][0] - value) / found(fit)[name][1])
+        lines = fit.lines[(np.asarray(fit.lines["component"]) == "star") & (fit.lines["flags"] & BLENDED == 0)]
+        index = np.searchsorted(truth.x_0.value, lines["line_center"].value - 1e-6)
+        error = (lines["strength_err"] / lines["strength"]).value
+        known = error < 0.2
+        change = np.log(lines["strength"].value / truth.strength.value[index])
+        pulls["strength"].extend(change[known] / error[known])
+    for name, values in pulls.items():
+        n = len(values)
+        assert n >= 12 and abs(np.mean(values)) < 3.5 / np.sqrt(n) + 0.1, name
+        assert 1 - 3.5 / np.sqrt(2 * n) - 0.1 < np.std(values) < 1 + 3.5 / np.sqrt(2 * n) + 0.1, name
+
+
+class TestBadInput:
+    def nothing(self, order, kind):
+        if kind == "empty":
+            return Spectrum(flux=order.flux[:0], spectral_axis=order.spectral_axis[:0])
+        return Spectrum(flux=order.flux, spectral_axis=order.spectral_axis, uncertainty=order.uncertainty,
+                        mask=np.ones(order.flux.size, dtype=bool))  # fmt: skip
+
+    @pytest.mark.parametrize("kind", ["empty", "masked"])
+    def test_an_order_without_pixels_is_skipped(self, orders, star, sky, kind):
+        given = [orders[0], self.nothing(orders[1], kind), *orders[2:]]
+        with pytest.warns(BlaseWarning, match=r"1 of 4 orders have no pixel that can be used .*\(numbers 1\)"):
+            fit = fit_near(given, star, sky)
+        plain = fit_near([orders[0], *orders[2:]], star, sky)
+        np.testing.assert_array_equal(fit.parameters["value"], plain.parameters["value"])
+        assert "order_1_continuum_0" not in found(fit) and "order_3_continuum_0" in found(fit)
+        assert fit.residual[1].flux.size == given[1].flux.size and np.isnan(fit.residual[1].flux).all()
+
+    def test_none_left(self, orders, star):
+        with pytest.raises(ValueError, match="observed must have pixels to use, got 2 orders in which none"):
+            fit_near([self.nothing(o, "masked") for o in orders[:2]], star, None)
+        with pytest.raises(ValueError, match="observed must hold spectra, got an empty list"):
+            fit_near([], star, None)
+
+    def test_a_window_needs_no_warning(self, orders, star, sky):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit = fit_near(orders, star, sky, window=SpectralRegion(10501 * u.AA, 10527 * u.AA))
+        assert fit.fit_info["n_pixels"] > 2 * N_PIX - 60
+        assert np.isnan(fit.residual[3].flux).all()
+
+    @pytest.mark.parametrize(("given", "error", "message"), [
+        (lambda o: [o[0], o[1].flux], TypeError, r"observed\[1\] must be a specutils Spectrum, got"),
+        (lambda o: [o[0], Spectrum(flux=o[1].flux, spectral_axis=o[1].spectral_axis)], ValueError,
+         "observed must have uncertainties in all orders or in none"),
+        (lambda o: Spectrum(flux=np.ones((2, 2, 9)) * u.Jy, spectral_axis=np.arange(1.0, 10.0) * u.um), ValueError,
+         "observed must have one or two dimensions"),
+        (lambda o: "orders.fits", TypeError, "observed must be a Spectrum, .* got str"),
+    ])  # fmt: skip
+    def test_messages(self, orders, star, given, error, message):
+        with pytest.raises(error, match=message):
+            fit_near(given(orders), star, None)
+
+    def test_weights_for_every_order(self, orders, star, sky, fit):
+        weights = [1 / o.uncertainty.array for o in orders]
+        again = fit_near(orders, star, sky, weights=weights)
+        np.testing.assert_allclose(again.parameters["value"], fit.parameters["value"], rtol=1e-8)
+        with pytest.raises(ValueError, match="weights must hold an array for each of the 4 orders, got 2"):
+            fit_near(orders, star, sky, weights=weights[:2])
+
+    def narrow(self, star, lower, upper):
+        return LineTemplate(model=star.model, lines=star.lines, fit_info={},
+                            meta={**star.meta, "coverage": [lower, upper]})  # fmt: skip
+
+    def test_orders_that_no_template_covers(self, orders, star, sky):
+        narrow = self.narrow(star, 10490.0, 10545.0)
+        with pytest.warns(BlaseWarning, match=r"1 of 4 orders are skipped \(numbers 3\), because they are not covered by "
+                          r"the template \(10490.00 to 10545.00 Angstrom\).*on_missing=\"telluric\""):  # fmt: skip
+            fit = fit_near(orders, narrow, sky)
+        assert np.isnan(fit.model_spectrum[3].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
+        with pytest.raises(CoverageError, match="template must cover the data"):
+            fit_near(orders, narrow, sky, on_missing="raise")
+        with pytest.raises(CoverageError, match="observed must have an order that is covered by the template"):
+            fit_near(orders, self.narrow(star, 9000.0, 9100.0), sky)
+        with pytest.raises(ValueError, match='on_missing must be "skip", "raise", "telluric" or None'):
+            fit_near(orders, star, sky, on_missing="ignore")
+
+    def test_pixels_beyond_a_template(self, orders, star, sky):
+        with pytest.warns(BlaseWarning, match="observed: [0-9]+ pixels of 1 orders are ignored, because"):
+            fit = fit_near(orders, self.narrow(star, 10490.0, 10558.0), sky)
+        missing = np.isnan(fit.residual[3].flux)
+        assert 50 < missing.sum() < 150
+        beyond = orders[3].spectral_axis > 10558.0 * u.AA * (1 + VELOCITY / 299792.458)
+        assert np.all(missing[beyond])
+
+    def test_tellurics_alone_where_there_is_no_star(self, orders, star, sky):
+        fit = fit_near(orders, self.narrow(star, 10490.0, 10545.0), sky, on_missing="telluric")
+        assert not np.isnan(fit.model_spectrum[3].flux).any()
+
+
+def test_orders_survive_a_file(fit, tmp_path):
+    fit.write(tmp_path / "fit.asdf")
+    again = SpectrumFit.read(tmp_path / "fit.asdf")
+    assert type(again.residual) is SpectrumList
+    for name in ("observed", "residual", "model_spectrum"):
+        for mine, other in zip(getattr(fit, name), getattr(again, name), strict=True):
+            np.testing.assert_array_equal(mine.flux, other.flux)
+    for name, spectra in fit.components.items():
+        np.testing.assert_array_equal(spectra[2].flux, again.components[name][2].flux)
+
+
+def test_plot_of_orders(fit):
+    ax = fit.plot()
+    assert len(ax.figure.axes) >= 2
