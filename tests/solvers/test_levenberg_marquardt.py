@@ -320,7 +320,8 @@ class TestStatus:
         _, matrix = problem.linearize(solution.theta)
         felt = felt_lines(matrix, problem.layout)
         assert felt.tolist() == [True] * 4 + [False]
-        assert np.isfinite(LineCovariance(definite_factor(matrix, 0.0), problem.layout, matrix=matrix).blocks()[felt]).all()
+        covariance = LineCovariance(definite_factor(matrix, 0.0), problem.layout, matrix=matrix)
+        assert np.isfinite(covariance.blocks()[felt]).all()
 
     def test_only_lines_that_no_datum_feels(self):
         far = Lines(np.array([5100.0, 5200.0]), np.full(2, 0.1), np.full(2, 0.01), np.full(2, 0.001))
