@@ -32,6 +32,8 @@ from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.lines import (
     CENTER,
+    COUPLED,
+    DERIVATIVE_TOLERANCE,
     GAMMA,
     SIGMA,
     STRENGTH,
@@ -48,11 +50,15 @@ ALL = (STRENGTH, SIGMA, GAMMA, CENTER)
 LATER_PROMINENCE = (0.5, 0.4, 0.3)
 # A line whose optical depth peaks below this share of the last prominence is dropped.
 NEGLIGIBLE = 0.1
-# Lines couple in the solver with this many neighbours on either side.
+# Lines couple with this many others while a spectrum is searched: enough to descend.  For errors, for given lines,
+# which may be crowded, and at the end of a noisy clone all couplings count.
 NEIGHBOURS = 12
+# Optical depth at which derivatives are cut where there is noise: as a share of it, between these limits.
+CUT, FINEST = 0.03, 1e-5
 # Intermediate passes stop early: the next pass changes the problem anyway.
 RTOL_PASS, RTOL_LAST = 1e-1, 1e-2
 MAX_ITERATIONS = 15, 60
+MAX_POLISH = 60
 # Where the rms residual is above this share of the prominence, difficult places hide what the others still gain.
 ORDINARY, RTOL_DIFFICULT, MAX_ITERATIONS_DIFFICULT = 0.05, 1e-3, 150
 # In noisy spectra a new line must stand out by this many standard deviations.
@@ -65,8 +71,13 @@ RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
 LOOSE = 1e3
 # Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
 TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
-# Continua outside this range, in units of the 95th percentile of the flux, come from nowhere.
-DARKEST, BRIGHTEST = 0.01, 2.0
+# Continua outside this range, in units of the upper envelope of the flux, come from nowhere; stars have 0.98 to 1.01.
+DARKEST, BRIGHTEST = 0.2, 5.0
+# So many emission lines brighter than the continuum, and so many more lines in all than the first pass found, make the
+# other form worth a try.
+BRIGHT_LINES, MANY = 3, 3.0
+# Where the median transmission is below this, hardly any place is free of lines.
+FREE = 0.95
 # Widest line at an end of the spectrum, in those of the others.
 WIDEST_AT_END = 4.0
 # From this share of emission lines on, passes over the residual look for more of them.
@@ -173,6 +184,10 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
             job.fit(number == passes - 1, tell(f"pass {number + 1}/{passes}"))
             job.drop_lines(prominence * LATER_PROMINENCE[-1] * NEGLIGIBLE)
         job.drop_insignificant(tell("dropping lines"))
+        if job.noisy:
+            job.polish(tell("all couplings"))
+        if not len(job.lines):
+            raise ValueError(no_line_message(prominence))
     show("")
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
@@ -205,6 +220,7 @@ class _Clone:
     weight: np.ndarray
     noisy: bool
     basis: np.ndarray
+    envelope: np.ndarray
     coefficients: np.ndarray
     scale: float
     teff: float | None
@@ -214,6 +230,7 @@ class _Clone:
     given: GivenLines | None = None
     tied: np.ndarray | None = None
     solution: object = None
+    n_first: int = 0
     n_iterations: int = 0
 
     @classmethod
@@ -229,14 +246,21 @@ class _Clone:
         # without noise every pixel of the flattened spectrum counts the same
         weight = scale / arrays.sigma[good] if noisy else 1.0 / (basis @ coefficients)
         empty = Lines(*(np.zeros(0) for _ in range(4)))
-        return cls(arrays, wave, flux / scale, weight, noisy, basis, coefficients, scale, teff, form, prominence, empty)
+        return cls(arrays, wave, flux / scale, weight, noisy, basis, basis @ coefficients, coefficients, scale, teff,
+                   form, prominence, empty)  # fmt: skip
 
-    def problem(self):
-        """The least-squares problem of the present lines."""
+    def problem(self, *, exact=False):
+        """The least-squares problem of the present lines; `exact` as its errors want it."""
         given = self.given
+        exact = exact or given is not None
+        cut = DERIVATIVE_TOLERANCE
+        if self.noisy and exact:
+            relative = 1.0 / np.median(self.weight * np.maximum(self.basis @ self.coefficients, 0.0))
+            cut = float(np.clip(CUT * relative, FINEST, DERIVATIVE_TOLERANCE))
         layout = LineLayout(self.lines, ALL if given is None else given.free, *self.limits())
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
-                            tolerance=WINDOW_TOLERANCE, neighbours=NEIGHBOURS, coefficients=self.coefficients,
+                            tolerance=WINDOW_TOLERANCE, derivative_tolerance=cut,
+                            neighbours=COUPLED if exact else NEIGHBOURS, coefficients=self.coefficients,
                             ties=None if given is None else given.ties)  # fmt: skip
 
     def limits(self):
@@ -295,6 +319,7 @@ class _Clone:
         if first and len(new) == 0:
             raise ValueError(no_line_message(prominence))
         self.lines = self.lines.join(new)
+        self.n_first = len(self.lines) if first else self.n_first
 
     def weakened(self, flat, transmission, threshold):
         """The lines, weaker where the model is black and the spectrum is not: no small step changes a black model."""
@@ -329,6 +354,18 @@ class _Clone:
             if first.status == CONVERGED:  # it has done so all the more
                 further = replace(first, theta=further.theta, cost=further.cost)
             self.solution = further
+        self.accept(problem)
+
+    def polish(self, callback):
+        """The last steps of a noisy clone, with derivatives and couplings that leave nothing out."""
+        problem, before = self.problem(exact=True), self.solution
+        self.solution = self.descend(problem, problem.start(), RTOL_LAST_NOISY, MAX_POLISH, callback)
+        if before.status == CONVERGED:  # it has done so all the more
+            self.solution = replace(self.solution, status=CONVERGED, message=before.message)
+        self.accept(problem)
+
+    def accept(self, problem):
+        """Take lines and continuum from the solution of the problem."""
         lines = problem.lines(self.solution.theta)
         order = np.argsort(lines.center, kind="stable")
         self.lines = lines.take(order)
@@ -364,8 +401,9 @@ class _Clone:
         for _ in range(MAX_DROPS if self.noisy else 0):
             problem, before = self.problem(), self.lines
             theta = problem.start()
-            factor = definite_factor(problem.linearize(theta)[1], self.ridge)
-            error = np.sqrt(LineCovariance(factor, problem.layout).blocks()[:, STRENGTH, STRENGTH])
+            matrix = problem.linearize(theta)[1]
+            covariance = LineCovariance(definite_factor(matrix, self.ridge), problem.layout, matrix=matrix)
+            error = np.sqrt(covariance.blocks()[:, STRENGTH, STRENGTH])
             span = before.center[:, None] + before.width[:, None] * np.array([-NEIGHBOURHOOD, NEIGHBOURHOOD])
             least = least_known(error, before.center, span,
                                 (error * SIGNIFICANCE > 1.0) & ~covered(before.center, needed))  # fmt: skip
@@ -389,24 +427,30 @@ class _Clone:
 
     def doubts(self):
         """What the spectrum leaves open, in words."""
-        continuum = self.basis @ self.coefficients
-        if not (DARKEST < continuum.min() and continuum.max() < BRIGHTEST):
-            yield (f"the continuum runs from {continuum.min():.2g} to {continuum.max():.2g} times the flux of bright "
-                   "pixels: hardly any place is free of lines, so the spectrum does not determine it; lower "
+        ratio = (self.basis @ self.coefficients) / self.envelope
+        crowded = np.median(self.model()[0]) < FREE
+        if crowded and not (DARKEST < ratio.min() and ratio.max() < BRIGHTEST):
+            yield (f"the continuum runs from {ratio.min():.2g} to {ratio.max():.2g} times the upper envelope of the "
+                   "flux: hardly any place is free of lines, so the spectrum does not determine it; lower "
                    "continuum_degree, or clone a wider window")
+        bright = np.count_nonzero(self.lines.peak < -np.log(2.0))
+        if self.form == "opacity" and bright >= BRIGHT_LINES and len(self.lines) > MANY * self.n_first:
+            yield (f"{self.n_first} lines became {len(self.lines)}, because many emission lines are brighter than the "
+                   'continuum: where light is added they are no exponentials of Voigt lines; try form="product"')
         if self.solution.theta.size > self.wave.size:
             yield (f"the clone has {self.solution.theta.size} parameters for {self.wave.size} pixels: it describes "
                    "them, but single lines mean little; raise prominence, or give a finer sampled spectrum")
 
     def template(self):
         """The finished template with its errors."""
-        problem = self.problem()
+        problem = self.problem(exact=True)
         theta = problem.start()
         _, _, _, residual = problem.evaluate(theta)
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)
         # what is hardly felt, the logarithm of a width near zero, must have the error that belongs to it
-        factor = definite_factor(problem.linearize(theta)[1], (np.median(scale) / LOOSE) ** 2)
-        covariance = LineCovariance(factor, problem.layout, scale=scale, **self.shared())
+        matrix = problem.linearize(theta)[1]
+        factor = definite_factor(matrix, (np.median(scale) / LOOSE) ** 2)
+        covariance = LineCovariance(factor, problem.layout, matrix=matrix, scale=scale, **self.shared())
         blends = blended_widths(self.lines, covariance, self.form)
         flags = BLENDED * (blends[0] >= 0) + OUTSIDE_WINDOW * ~has_data(self.wave, self.lines)
         if problem.shape[0]:

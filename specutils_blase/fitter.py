@@ -15,8 +15,6 @@ __all__ = ["SparseLineFitter"]
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
 # Standard deviations of the weak prior that keeps what the data do not know where it started.
 _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
-# Couplings of each line with this many neighbours are exact.
-_NEIGHBOURS = 64
 
 
 class SparseLineFitter(Fitter):
@@ -131,7 +129,7 @@ def _problem(model, x, y, weights, has_weights):
     """The least-squares problem of a model without units, and the order that sorts its lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
     from specutils_blase.preparation import noise_level
-    from specutils_blase.solvers.lines import LineLayout, Lines, QuadraticPenalty, SampledLines
+    from specutils_blase.solvers.lines import COUPLED, LineLayout, Lines, QuadraticPenalty, SampledLines
 
     center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
                                         for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
@@ -152,7 +150,7 @@ def _problem(model, x, y, weights, has_weights):
     fixed = bool(model.fixed["continuum"])
     problem = SampledLines(
         x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
-        form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=_NEIGHBOURS,
+        form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=COUPLED,
         coefficients=None if fixed else coefficients, penalty=penalty,
     )  # fmt: skip
     return problem, order
@@ -186,7 +184,7 @@ def _store(model, problem, theta, order, scale):
     _, coefficients, _ = problem.split(theta)
     lines = problem.lines(theta)
     _, matrix = problem.linearize(theta)
-    covariance = LineCovariance(definite_factor(matrix, 0.0), problem.layout)
+    covariance = LineCovariance(definite_factor(matrix, 0.0), problem.layout, matrix=matrix)
     std = np.sqrt(scale * np.einsum("jaa->ja", covariance.blocks()))
     std[~felt_lines(matrix, problem.layout)] = np.inf
     back = np.argsort(order)

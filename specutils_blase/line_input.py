@@ -120,7 +120,9 @@ def given_lines(table, free, tied, wave, flat):
     center = _centers(table)
     # a line just outside is felt inside
     width = _typical_width(wave, flat)
-    inside = (center >= wave[0] - MARGIN * width) & (center <= wave[-1] + MARGIN * width)
+    own = [_lengths(table, name, np.arange(len(table))) for name in COLUMNS[1:]]
+    reach = MARGIN * np.where(np.isnan(own).any(axis=0), width, np.nansum(own, axis=0))
+    inside = (center >= wave[0] - reach) & (center <= wave[-1] + reach)
     if not inside.any():
         got = "none" if not center.size else f"{np.min(center):.6g} to {np.max(center):.6g} Angstrom"
         raise ValueError(explain("lines", f"have lines within {wave[0]:.6g} to {wave[-1]:.6g} Angstrom (vacuum)", got,

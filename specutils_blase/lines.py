@@ -149,7 +149,7 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
             if not _is_between(flux, rows @ start, rows @ upper):
                 start = upper
         coefficients[:n_terms] = start
-        curve = basis @ coefficients
+        curve = (basis @ coefficients) / basis[:, 0]  # the polynomial: a blackbody may fall as far as it likes
         if curve.min() > LEAST * curve.max():
             return basis, coefficients
     raise ValueError(explain("spectrum", "have a positive continuum", "an upper envelope that crosses zero",

@@ -135,7 +135,8 @@ class Result:
             strength[mine] *= np.exp(log_column)
             shared[mine, STRENGTH] = len(problem.names) + k
             given += [len(problem.names) + k] * (problem.scene.form[k + 1] == "opacity")
-        covariance = LineCovariance(self.factor, problem.layout, inverse=self.inverse, held=problem.held,
+        covariance = LineCovariance(self.factor, problem.layout, matrix=self.matrix, inverse=self.inverse,
+                                    held=problem.held,
                                     shared=shared, given=given, scale=np.sqrt(self.scale))  # fmt: skip
         return Lines(lines.center, strength, lines.sigma, lines.gamma), covariance
 

@@ -195,6 +195,28 @@ class TestKnownForest:
         continuum = template.model.continuum_basis(wave, u.AA) @ np.ravel(template.model.continuum.value)
         assert continuum.min() < 0.0
 
+    @pytest.mark.parametrize("slope", [50.0, 200.0])
+    def test_steep_continua_are_no_cause_for_doubt(self, slope):
+        continuum = slope ** ((WAVE - WAVE[0]) / (WAVE[-1] - WAVE[0]))
+        flux = continuum * np.exp(-0.05 * voigt_profile(WAVE[:, None] - [5005.0, 5015.0], 0.06, 0.03).sum(axis=1))
+        assert clone_spectrum(spectrum(flux)).fit_info["rms"] < 2e-3
+
+    def test_a_cool_blackbody_may_fall_by_any_factor(self):
+        wave = np.arange(4000.0, 9000.0, 0.5)
+        continuum = planck(wave, 2500.0)
+        flux = continuum / continuum.max() * np.exp(-2.0 * voigt_profile(wave - 6000.0, 3.0, 0.5))
+        assert continuum.max() > 50 * continuum.min()
+        template = clone_spectrum(spectrum(flux, axis=wave * u.AA), teff=2500 * u.K, continuum_degree=0)
+        assert template.fit_info["rms"] < 1e-3
+
+    def test_bright_emission_that_explodes_names_the_other_form(self):
+        center = np.arange(5002.0, 5019.0, 2.0)
+        flux = 1.0 + 20.0 * np.exp(-0.5 * ((WAVE[:, None] - center) / 0.1) ** 2).sum(axis=1)
+        with pytest.warns(BlaseWarning, match='9 lines became [0-9]+, because .*try form="product"'):
+            exploded = clone_spectrum(spectrum(flux), continuum_degree=0)
+        product = clone_spectrum(spectrum(flux), continuum_degree=0, form="product")
+        assert len(product.lines) == 9 < 3 * len(exploded.lines)
+
     def test_more_parameters_than_pixels_are_named(self):
         wave = 5000.0 + 0.02 * np.arange(28)
         flux = np.exp(-(0.02 * voigt_profile(wave[:, None] - wave[3:28:5], 0.01, 0.005)).sum(axis=1))

@@ -14,7 +14,7 @@ from specutils import Spectrum
 from specutils.utils.wcs_utils import vac_to_air
 
 from specutils_blase import BlaseWarning, LineTemplate, clone_spectrum
-from specutils_blase.flags import OUTSIDE_WINDOW
+from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 from specutils_blase.io import read_hitran, read_moog, read_vald, relative_strength
 
 C = 299792.458
@@ -187,6 +187,60 @@ class TestGivenLines:
         assert back.lines["list_row"].dtype.kind == "i" and back.lines["list_row"].info.description
         assert back.fit_info.get("tied") == template.fit_info.get("tied")
         assert ("tied" in back.fit_info) == (tied is not None)
+
+
+class TestCrowds:
+    """Lists with more lines than can be told apart, as those of hyperfine structure are."""
+
+    @staticmethod
+    def crowd(count, distance, seed=3, sigma=0.003):
+        rng = np.random.default_rng(seed)
+        wave = np.arange(5000.0, 5020.0, 0.02)
+        center = np.append(5005.0 + distance * (np.arange(count) - (count - 1) / 2), 5015.0)
+        lines = QTable({"line_center": center * u.AA, "strength": np.append(np.full(count, 0.2 / count), 0.1) * u.AA,
+                        "fwhm_gauss": np.full(count + 1, 0.3) * u.AA,
+                        "fwhm_lorentz": np.full(count + 1, 0.05) * u.AA})  # fmt: skip
+        profile = voigt_profile(wave[:, None] - center, 0.3 / np.sqrt(8 * np.log(2)), 0.025)
+        flux = np.exp(-profile @ lines["strength"].value) + sigma * rng.normal(size=wave.size)
+        source = Spectrum(flux=flux * u.one, spectral_axis=wave * u.AA,
+                          uncertainty=StdDevUncertainty(np.full(wave.size, sigma)))  # fmt: skip
+        template = clone_spectrum(source, lines=lines, free=("strength",), continuum_degree=1)
+        # the derivatives of the flux, by hand
+        model = template.evaluate(wave * u.AA).flux.value
+        columns = [-model[:, None] * profile * template.lines["strength"].value, model[:, None],
+                   (model * (wave - wave.mean()))[:, None]]  # fmt: skip
+        jacobian = np.concatenate(columns, axis=1) / sigma
+        return template, np.linalg.pinv(jacobian.T @ jacobian, hermitian=True)
+
+    @pytest.mark.parametrize(("count", "distance"), [(4, 0.1), (8, 0.15), (16, 0.15), (30, 0.2)])
+    def test_errors_are_those_of_the_dense_matrix(self, count, distance):
+        template, covariance = self.crowd(count, distance)
+        expected = template.lines["strength"].value * np.sqrt(np.diag(covariance)[: count + 1])
+        np.testing.assert_allclose(template.lines["strength_err"].value, expected, rtol=0.02)
+
+    @pytest.mark.parametrize(("count", "distance"), [(3, 0.0), (4, 0.0), (8, 0.02), (16, 0.03), (30, 0.01)])
+    def test_what_cannot_be_told_apart_is_one_blend(self, count, distance):
+        table = self.crowd(count, distance)[0].lines
+        assert np.all(table["flags"][:count] == BLENDED) and table["flags"][count] == 0
+        assert np.all(table["blend"][:count] == 0)
+        total, error = table["blend_equivalent_width"][0].value, table["blend_equivalent_width_err"][0].value
+        assert error < 0.1 * table["equivalent_width_err"][:count].value.min()
+        if distance == 0.0:  # the sum of widths on the linear part of the curve of growth, and a little less
+            assert total == pytest.approx(0.19, abs=0.01) and error < 0.001
+
+
+def test_given_lines_beside_the_spectrum_stay_by_their_own_width():
+    center = np.array([4999.9, 4999.0, 5010.0])
+    lines = QTable({"line_center": center * u.AA, "strength": [0.1, 0.1, 0.1] * u.AA,
+                    "fwhm_gauss": [0.3, 0.3, 0.3] * u.AA, "fwhm_lorentz": [0.05, 0.05, 0.05] * u.AA})  # fmt: skip
+    wave = np.arange(5000.0, 5020.0, 0.02)
+    profile = voigt_profile(wave[:, None] - center, 0.3 / np.sqrt(8 * np.log(2)), 0.025)
+    flux = np.exp(-0.1 * profile.sum(axis=1)) + 0.003 * np.random.default_rng(0).normal(size=wave.size)
+    with pytest.warns(BlaseWarning, match="1 of 3 lines lie outside the spectrum"):
+        source = Spectrum(flux=flux * u.one, spectral_axis=wave * u.AA,
+                          uncertainty=StdDevUncertainty(np.full(wave.size, 0.003)))  # fmt: skip
+        template = clone_spectrum(source, lines=lines, continuum_degree=1, free=("strength",))
+    assert template.lines["list_row"].tolist() == [0, 2]
 
 
 class TestFree:

@@ -38,6 +38,12 @@ def test_isolated_lines_and_no_others():
         assert np.std(pull) == pytest.approx(1.0, abs=4 / np.sqrt(2 * len(pull))), name
 
 
+def test_noise_alone_has_no_lines():
+    source, _ = simulated(np.zeros(0), 0.01, np.random.default_rng(1), 0.3)
+    with pytest.raises(ValueError, match="prominence must find at least one line, got 0.01, which finds none"):
+        clone_spectrum(source, continuum_degree=0)
+
+
 def test_what_noise_made_is_dropped_and_close_pairs_are_not(monkeypatch):
     center = np.sort(np.concatenate([ALONE, ALONE[::2] + 0.45]))
     found, needed = [], []

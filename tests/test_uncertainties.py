@@ -54,7 +54,7 @@ def test_selected_inverse_is_the_dense_inverse(form, seed):
     assert compared[0] == q and 0 < sum(compared) < q * (q + 1) // 2  # some lines couple, some do not
     block = exact[:q, :q].reshape(n, 4, n, 4)[np.arange(n), :, np.arange(n)]
     units = np.stack([np.ones(n)] * 3 + [lines.width], axis=1)
-    covariance = LineCovariance(matrix.factor(), layout).blocks() / (units[:, :, None] * units[:, None])
+    covariance = LineCovariance(matrix.factor(), layout, matrix=matrix).blocks() / (units[:, :, None] * units[:, None])
     error = np.sqrt(np.einsum("jaa->ja", block))
     np.testing.assert_array_less(np.abs(covariance - block) / (error[:, :, None] * error[:, None]), 1e-10)
 

@@ -2,7 +2,7 @@
 
 import math
 from functools import cache
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ def kernel_half_size(vsini: float, step: float) -> int:
     7
     """
     _check_numbers(vsini=vsini, step=step)
+    if not 0.0 <= vsini < math.inf:
+        raise ValueError(f"vsini must be finite and not negative, got {vsini} km/s")
     if not 0.0 < step < math.inf:
         raise ValueError(f"step must be finite and positive, got {step} km/s")
     return max(math.ceil(vsini / step), 1) + N_SIDE - 1
@@ -91,6 +93,8 @@ def rotation_kernel(vsini: Tensor | float, limb_darkening: Tensor | float, step:
     if not 0.0 <= value < math.inf:
         raise ValueError(f"vsini must be finite and not negative, got {value} km/s")
     needed = kernel_half_size(value, step)
+    if not isinstance(half_size, Integral):
+        raise TypeError(f"half_size must be a whole number, got {half_size!r}")
     if half_size < needed:
         raise ValueError(f"half_size must be at least {needed} for vsini = {value} km/s, got {half_size}")
     darkening = float(torch.as_tensor(limb_darkening).detach())
@@ -130,8 +134,9 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
     >>> rotational_broadening(flux, rotation_kernel(1.5, 0.6, 1.0, 4))[2:5]
     tensor([1.0035, 0.7326, 0.5269], dtype=torch.float64)
     """
-    if not flux.is_floating_point():
-        raise TypeError(f"flux must be of a floating-point type, got {flux.dtype}")
+    if not (isinstance(flux, Tensor) and flux.is_floating_point()):
+        got = flux.dtype if isinstance(flux, Tensor) else type(flux).__name__
+        raise TypeError(f"flux must be a Tensor of a floating-point type, got {got}")
     if kernel.ndim != 1 or len(kernel) % 2 == 0:
         raise ValueError(f"kernel must have shape (2 * half_size + 1,), got {tuple(kernel.shape)}")
     n_grid, n_kernel = flux.shape[-1], len(kernel)
@@ -149,8 +154,8 @@ def rotational_broadening(flux: Tensor, kernel: Tensor) -> Tensor:
 def _check_numbers(**arguments):
     """Raise unless these are numbers without a unit: one of metres per second would be lost in silence."""
     for name, value in arguments.items():
-        if not isinstance(value, Real | Tensor):
-            raise TypeError(f"{name} must be a number or a tensor, velocities in km/s, got {value!r}")
+        if not (isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0)):
+            raise TypeError(f"{name} must be a number or a scalar tensor, velocities in km/s, got {value!r}")
 
 
 def _profile_quadrature(

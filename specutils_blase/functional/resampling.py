@@ -53,7 +53,8 @@ def pixel_response(grid: Tensor, edges: Tensor, sigma: Tensor) -> tuple[Tensor, 
     >>> print(len(rows), f"{values.sum():.9f}")
     30 1.000000000
     """
-    _check_edges(grid, edges.detach())
+    _check_kinds(grid=grid, edges=edges, sigma=sigma)
+    _check_edges(grid.detach(), edges.detach())
     log_step = _log_step(grid)
     sigma = sigma.expand(len(edges))
     _check_sigma(edges.detach(), sigma.detach(), log_step)
@@ -99,7 +100,8 @@ def pixel_overlap(grid: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     >>> cols, values
     (tensor([0, 1, 2]), tensor([0.0833, 0.5833, 0.3333], dtype=torch.float64))
     """
-    _check_edges(grid, edges.detach())
+    _check_kinds(grid=grid, edges=edges)
+    _check_edges(grid.detach(), edges.detach())
     lower, upper = edges.T.contiguous()
     points = grid.detach().contiguous()
     first = torch.searchsorted(points, lower.detach(), right=True) - 1
@@ -160,7 +162,15 @@ def _ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(len(rows), device=first.device) + (first - start).index_select(0, rows)
 
 
+def _check_kinds(**tensors: Tensor) -> None:
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}; use torch.as_tensor")
+
+
 def _check_edges(grid: Tensor, edges: Tensor) -> None:
+    if not bool((grid.diff() > 0).all()):
+        raise ValueError("grid must increase from each wavelength to the next; sort it, and drop repeated ones")
     if edges.ndim != 2 or edges.shape[1] != 2 or not bool((edges[:, 0] < edges[:, 1]).all()):
         raise ValueError(f"edges must have shape (n_pix, 2) with lower < upper, got shape {tuple(edges.shape)}")
     if len(edges) and (float(edges.min()) < float(grid[0]) or float(edges.max()) > float(grid[-1])):

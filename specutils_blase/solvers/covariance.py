@@ -8,7 +8,8 @@ from .lines import CENTER, STRENGTH
 
 __all__ = ["LineCovariance", "definite_factor", "felt_lines"]
 
-# Strengths that correlate by more than this are not known apart.
+# Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
+# but each overlaps the others as much as can be.
 CORRELATED = 0.7
 # Right-hand sides that are solved for at a time.
 CHUNK = 64
@@ -28,6 +29,8 @@ class LineCovariance:
     factor : Factor
         Of the normal matrix.
     layout : LineLayout
+    matrix : BorderedBanded
+        The normal matrix itself.
     inverse : BorderedBanded, optional
         ``factor.inverse()`` where that is there already.
     held : ndarray of bool, shape (n_lines, q), optional
@@ -43,10 +46,11 @@ class LineCovariance:
         What the standard deviations are multiplied by.
     """
 
-    def __init__(self, factor, layout, *, inverse=None, held=None, shared=None, shared_unit=None, given=(),
+    def __init__(self, factor, layout, *, matrix, inverse=None, held=None, shared=None, shared_unit=None, given=(),
                  scale=1.0):  # fmt: skip
         n, q = layout.shape
         self.factor, self.inverse = factor, factor.inverse() if inverse is None else inverse
+        self.matrix = matrix
         self.n_local, self.scale = n * q, np.broadcast_to(scale, n)
         self.given = list(given)
         own = np.full((n, 4), -1)
@@ -93,18 +97,25 @@ class LineCovariance:
         return np.maximum(self._elements(place, place) - known, 0.0), border, precision
 
     def correlated(self):
-        """Pairs of lines whose strengths correlate by more than `CORRELATED`, shape (2, n_pairs)."""
+        """Pairs of lines that are not known apart, shape (2, n_pairs).
+
+        Their strengths correlate, or the derivatives with respect to them overlap, by more than `CORRELATED`.
+        """
         place = self.parts[0][0][:, STRENGTH]
         n, q = len(place), self.n_local // max(len(place), 1)
         if q == 0:
             return np.zeros((2, 0), dtype=np.int64)
         variance, border, precision = self.strength_variances()
         std, known = np.sqrt(variance), border @ precision
+        felt = np.where(place >= 0, np.sqrt(np.maximum(self.matrix.local_diagonal[place], 0.0)), np.inf)
         pairs = [np.zeros((2, 0), dtype=np.int64)]
         for d in range(1, min(n, self.inverse.reach // q + 1)):
             stored = self._elements(place[:-d], place[d:])  # zero where two lines do not overlap
             own = stored - np.sum(known[:-d] * border[d:], axis=1)
             strong = (stored != 0) & (np.abs(own) > CORRELATED * std[:-d] * std[d:])
+            near = np.minimum(place[:-d], place[d:]) >= 0
+            overlap = self.matrix.below(np.where(near, place[:-d], 0), np.where(near, place[d:] - place[:-d], 0))
+            strong |= near & (np.abs(overlap) > CORRELATED * felt[:-d] * felt[d:])
             pairs.append(np.flatnonzero(strong) + np.array([[0], [d]]))
         return np.concatenate(pairs, axis=1)
 

@@ -169,16 +169,20 @@ def minimize(
     >>> print(f"{model.level.detach():.2f} {result.loss[0]:.2f} {result.best_loss:.2f} {result.status}")
     2.00 7.00 1.00 converged
     """
-    _check_counts(steps=(steps, 0), batch_size=(batch_size, 1), patience=(patience, 1),
-                  checkpoint_every=(checkpoint_every, 1))
+    _check_counts(steps=(steps, 0), checkpoint_every=(checkpoint_every, 1))
+    _check_counts(allow_none=True, batch_size=(batch_size, 1), patience=(patience, 1))
     _check_kinds(model, flux, sigma, optimizer=optimizer, schedule=schedule, penalty=penalty, progress=progress)
     for name, value in (("lr", lr), ("rtol", rtol)):
         if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
     if not isinstance(seed, Integral):
         raise TypeError(f"seed must be a whole number, got {seed!r}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must have at most 64 bits, got {seed}")
     if not (checkpoint is None or isinstance(checkpoint, str | os.PathLike)):
         raise TypeError(f"checkpoint must be the name of a file, got {checkpoint!r}")
+    if checkpoint is not None and not Path(checkpoint).expanduser().parent.is_dir():
+        raise FileNotFoundError(f"checkpoint must lie in a folder that exists, got {str(checkpoint)!r}; make it first")
     generator = torch.Generator().manual_seed(int(seed))
     training, held_out = _split(flux, sigma, validation, generator)
     chosen = _trained(model, parameters)
@@ -241,6 +245,8 @@ class _Objective:
 
     def _predict(self, pixels):
         predicted = self.model() if pixels is None else self.model(pixels)
+        if not isinstance(predicted, Tensor):
+            raise TypeError(f"model must return a Tensor, got {type(predicted).__name__}; return the pixels' flux")
         expected = tuple(self.flux.shape) if pixels is None else tuple(pixels.shape)
         if tuple(predicted.shape) != expected:
             raise ValueError(f"model must return shape {expected}, a flux for each pixel, got {tuple(predicted.shape)}")
@@ -251,7 +257,12 @@ class _Objective:
         return 0.5 * (pull**2).sum()
 
     def _penalized(self, loss):
-        return loss if self.penalty is None else loss + self.penalty(self.model)
+        if self.penalty is None:
+            return loss
+        extra = self.penalty(self.model)
+        if not (isinstance(extra, Tensor | Real) and torch.as_tensor(extra).ndim == 0):
+            raise TypeError(f"penalty must return a scalar, got {extra!r}; sum its terms")
+        return loss + extra
 
 
 class _Run:
@@ -300,6 +311,8 @@ class _Run:
                 self._require_finite(before[0])
                 if monitored is not None:
                     self.observe(float(monitored))
+            if not loss.requires_grad:
+                raise ValueError("model must depend on its parameters, got a flux without gradient; do not detach it")
             gradients = torch.autograd.grad(loss, self.chosen, allow_unused=True)
             for parameter, gradient in zip(self.chosen, gradients, strict=True):
                 parameter.grad = gradient
@@ -424,12 +437,14 @@ def _trained(model, parameters) -> list[nn.Parameter]:
     """The parameters to optimise, which must be those of the model: no others could be restored."""
     own = list(model.parameters())
     if parameters is None:
-        return [parameter for parameter in own if parameter.requires_grad]
+        parameters = [parameter for parameter in own if parameter.requires_grad]
     if not isinstance(parameters, Iterable):
         raise TypeError(f"parameters must be a list of parameters of the model, got {parameters!r}")
     chosen = list(parameters)
     if not {id(parameter) for parameter in chosen} <= {id(parameter) for parameter in own}:
         raise ValueError("parameters must be parameters of the model; make what else is trained a part of the model")
+    if not chosen:
+        raise ValueError("parameters must hold something to train, got none; give the model an nn.Parameter")
     return chosen
 
 
@@ -444,9 +459,10 @@ def _check_kinds(model, flux, sigma, **functions):
             raise TypeError(f"{name} must be a function or a class, got {value!r}; see the example")
 
 
-def _check_counts(**counts):
+def _check_counts(allow_none=False, **counts):
     for name, (value, lowest) in counts.items():
-        if value is not None and not (isinstance(value, Integral) and value >= lowest):
+        whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= lowest
+        if not (whole or (value is None and allow_none)):
             raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value}")
 
 

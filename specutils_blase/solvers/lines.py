@@ -11,6 +11,7 @@ from ..functional.continuum import continuum_basis
 from .assembly import assemble, near_windows, project
 
 __all__ = [
+    "COUPLED",
     "STRENGTH",
     "SIGMA",
     "GAMMA",
@@ -31,6 +32,8 @@ MAX_CENTER_STEP = 0.5
 DERIVATIVE_TOLERANCE = 1e-3
 # So near to a limit a parameter is at it: what is as good as nothing has hardly a gradient that could take it there.
 LIMIT_MARGIN = 1e-4
+# Lines couple with this many others at most, of which half precede: more than overlap in any stellar spectrum.
+COUPLED = 256
 # Lines that share one damping factor in the solver.
 GROUP_SIZE = 8
 # Share of the lines up to which it pays to take their old optical depth away and to add the new one.

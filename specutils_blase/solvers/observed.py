@@ -17,6 +17,7 @@ from ..functional.compiled import FAST
 from .assembly import PartColumns, assemble
 from .lines import (
     CENTER,
+    COUPLED,
     DERIVATIVE_TOLERANCE,
     LineLayout,
     Lines,
@@ -67,7 +68,7 @@ class ObservedLines:
     """
 
     def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, held=None,
-                 neighbours=64):  # fmt: skip
+                 neighbours=COUPLED):  # fmt: skip
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
         self.penalty, self.neighbours = penalty, neighbours
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held

@@ -128,13 +128,27 @@ class TestKernel:
             rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | change)
 
     @pytest.mark.parametrize("name", ["vsini", "limb_darkening", "step"])
-    @pytest.mark.parametrize("value", ["2", 2000 * u.m / u.s])
+    @pytest.mark.parametrize("value", ["2", 2000 * u.m / u.s, torch.tensor([2.0, 2.0]), 2j])
     def test_no_numbers(self, name, value):
-        with pytest.raises(TypeError, match=f"{name} must be a number or a tensor, velocities in km/s, got .*2"):
+        with pytest.raises(TypeError, match=f"{name} must be a number or a scalar tensor, .* got .*2"):
             rotation_kernel(**{"vsini": 2.0, "limb_darkening": 0.6, "step": 0.5, "half_size": 9} | {name: value})
 
+    @pytest.mark.parametrize("half_size", ["9", 9.0, None])
+    def test_half_sizes_that_are_none(self, half_size):
+        with pytest.raises(TypeError, match="half_size must be a whole number, got "):
+            rotation_kernel(2.0, 0.6, 0.5, half_size)
+
+    @pytest.mark.parametrize("vsini", [float("nan"), float("inf"), -5.0])
+    def test_half_size_of_no_speed(self, vsini):
+        with pytest.raises(ValueError, match="vsini must be finite and not negative, got"):
+            kernel_half_size(vsini, 0.5)
+
+    def test_arrays(self):
+        with pytest.raises(TypeError, match="flux must be a Tensor of a floating-point type, got ndarray"):
+            rotational_broadening(np.ones(9), torch.ones(3) / 3)
+
     def test_whole_numbers(self):
-        with pytest.raises(TypeError, match="flux must be of a floating-point type, got torch.int64"):
+        with pytest.raises(TypeError, match="flux must be a Tensor of a floating-point type, got torch.int64"):
             rotational_broadening(torch.ones(9, dtype=torch.int64), torch.ones(3) / 3)
 
     def test_even_kernel(self):

@@ -50,7 +50,7 @@ class TestAgainstADenseInverse:
         shared = shared if is_shared else None
         held = np.zeros(layout.shape, dtype=bool)
         held[[0, 3]] = is_held
-        ours = LineCovariance(matrix.factor(), layout, shared=shared, held=held, scale=2.0)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix, shared=shared, held=held, scale=2.0)
         dense = 4.0 * dense_covariance(matrix, layout, shared, held)
         size = np.abs(dense).max()
         np.testing.assert_allclose(ours.blocks(), np.einsum("jajb->jab", dense), atol=1e-10 * size)
@@ -79,7 +79,7 @@ class TestAgainstADenseInverse:
     def test_sums_over_lines_that_are_far_apart(self):
         matrix, layout = normal_matrix(ALL)
         assert not matrix.stored(0, 4 * 6)
-        ours = LineCovariance(matrix.factor(), layout)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
         gradient = np.ones((7, 4))
         expected = np.einsum("jalb->jl", dense_covariance(matrix, layout))
         label = np.array([0, 1, 1, -1, -1, -1, 0])
@@ -94,7 +94,8 @@ class TestAgainstADenseInverse:
         lines = Lines(np.sort(centers), rng.uniform(0.01, 0.1, n), rng.uniform(0.05, 0.15, n), np.full(n, 0.03))
         matrix, layout = normal_matrix((STRENGTH,), lines)
         matrix.add_to_diagonal(np.full(n, 10.0))  # a prior: lines may coincide
-        ours, dense = LineCovariance(matrix.factor(), layout), dense_covariance(matrix, layout)[:, 0, :, 0]
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
+        dense = dense_covariance(matrix, layout)[:, 0, :, 0]
         gradient = np.zeros((n, 4))
         gradient[:, STRENGTH] = 1.0
         np.testing.assert_allclose(ours.between(gradient, np.arange(n)), dense, rtol=1e-8, atol=1e-10)
@@ -106,16 +107,18 @@ class TestAgainstADenseInverse:
 class TestBlends:
     def test_pair_and_chain(self):
         matrix, layout = normal_matrix((STRENGTH,))
-        ours = LineCovariance(matrix.factor(), layout)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
         dense = dense_covariance(matrix, layout)[:, 0, :, 0]
         correlation = dense / np.sqrt(np.outer(np.diag(dense), np.diag(dense)))
-        expected = np.argwhere(np.triu(np.abs(correlation) > 0.7, 1))
+        normal = matrix.dense()[:7, :7]
+        overlap = normal / np.sqrt(np.outer(np.diag(normal), np.diag(normal)))
+        expected = np.argwhere(np.triu((np.abs(correlation) > 0.7) | (np.abs(overlap) > 0.7), 1))
         assert sorted(ours.correlated().T.tolist()) == expected.tolist()
         assert ours.blends().tolist() == [-1, 0, 0, 1, 1, 1, -1]
 
     def test_the_sum_of_a_blend_is_known_better_than_its_parts(self):
         matrix, layout = normal_matrix((STRENGTH,))
-        ours = LineCovariance(matrix.factor(), layout)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
         gradient = np.zeros((7, 4))
         gradient[:, STRENGTH] = LINES.strength
         parts = np.sqrt(np.diag(ours.between(gradient, np.arange(7))))
@@ -123,13 +126,26 @@ class TestBlends:
         assert total[0] < 0.6 * parts[1:3].min()
         assert total[1] < 0.6 * parts[3:6].min()
 
+    @pytest.mark.parametrize("count", [2, 3, 5, 8])
+    def test_equal_lines_are_one_blend(self, count):
+        """No two of three equal lines correlate by more than a half, and still only their sum is known."""
+        lines = LINES.take([0] + [3] * count)
+        matrix, layout = normal_matrix((STRENGTH,), lines)
+        matrix.add_to_diagonal(np.full(count + 1, 1e-3))
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
+        assert ours.blends().tolist() == [-1] + [0] * count
+        gradient = np.zeros((count + 1, 4))
+        gradient[:, STRENGTH] = lines.strength
+        parts = np.sqrt(np.diag(ours.between(gradient, np.arange(count + 1))))
+        assert np.sqrt(ours.sums(gradient, ours.blends())[0]) < 0.05 * parts[1:].min()
+
     def test_none(self):
         lines = LINES.take([0, 6])
         matrix, layout = normal_matrix((STRENGTH,), lines)
-        ours = LineCovariance(matrix.factor(), layout)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
         assert ours.blends().tolist() == [-1, -1]
         assert ours.sums(np.ones((2, 4)), ours.blends()).size == 0
 
     def test_lines_without_a_free_strength_have_none(self):
         matrix, layout = normal_matrix((SIGMA, GAMMA))
-        assert LineCovariance(matrix.factor(), layout).blends().max() == -1
+        assert LineCovariance(matrix.factor(), layout, matrix=matrix).blends().max() == -1

@@ -211,6 +211,14 @@ def test_schedule_advances_every_step():
     ({"validation": "a"}, ValueError, "validation must be a fraction of the pixels, .* got 'a'"),
     ({"checkpoint": 3}, TypeError, "checkpoint must be the name of a file, got 3"),
     ({"parameters": 3}, TypeError, "parameters must be a list of parameters of the model, got 3"),
+    ({"parameters": []}, ValueError, "parameters must hold something to train, got none"),
+    ({"steps": None}, ValueError, "steps must be a whole number of at least 0, got None"),
+    ({"checkpoint_every": None}, ValueError, "checkpoint_every must be a whole number of at least 1, got None"),
+    ({"batch_size": True}, ValueError, "batch_size must be a whole number of at least 1, got True"),
+    ({"seed": 2**70}, ValueError, "seed must have at most 64 bits, got 1180591620717411303424"),
+    ({"checkpoint": "/no/such/run.pt"}, FileNotFoundError, "checkpoint must lie in a folder that exists, got '/no"),
+    ({"penalty": lambda model: None}, TypeError, "penalty must return a scalar, got None"),
+    ({"penalty": lambda model: torch.ones(2)}, TypeError, "penalty must return a scalar, got tensor"),
     ({"penalty": 3}, TypeError, "penalty must be a function or a class, got 3"),
     ({"seed": "a"}, TypeError, "seed must be a whole number, got 'a'"),
     ({"model": len}, TypeError, "model must be a Module, got builtin_function_or_method"),
@@ -220,6 +228,20 @@ def test_arguments_of_the_wrong_kind(options, error, message):
     arguments = {"model": Linear(), "flux": FLUX, "sigma": SIGMA, **options}
     with pytest.raises(error, match=message):
         minimize(arguments.pop("model"), arguments.pop("flux"), arguments.pop("sigma"), **arguments)
+
+
+@pytest.mark.parametrize(("answer", "error", "message"), [
+    (lambda flux: None, TypeError, "model must return a Tensor, got NoneType"),
+    (lambda flux: (flux, flux), TypeError, "model must return a Tensor, got tuple"),
+    (lambda flux: flux.detach(), ValueError, "model must depend on its parameters, got a flux without gradient"),
+])  # fmt: skip
+def test_models_that_give_no_flux(answer, error, message):
+    class Broken(Linear):
+        def forward(self, pixels=None):
+            return answer(super().forward())
+
+    with pytest.raises(error, match=message):
+        minimize(Broken(), FLUX, SIGMA)
 
 
 @pytest.mark.parametrize(("batch_size", "pass_length"), [(None, 1), (10, 3)])
