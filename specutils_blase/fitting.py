@@ -138,8 +138,54 @@ class SpectrumFit:
         return (f"<SpectrumFit: {info.get('status')}, {len(self.lines)} lines, rms {info.get('rms', np.nan):.3%}, "
                 f"chi2/dof {info.get('chi2', np.nan) / max(info.get('dof', 1), 1):.3g}>")  # fmt: skip
 
-    def plot(self, ax=None):
-        """Data, model and residual; returns the Axes."""
+    def order(self, number):
+        """
+        The part of a fit of several orders that belongs to one of them.
+
+        Parameters
+        ----------
+        number : int
+            Of the order, as in `observed`; negative numbers count from the end.
+
+        Returns
+        -------
+        SpectrumFit
+            Its spectra are those of the order, its `lines` those that it sees best, and the ``continuum_k``, ... of its
+            `parameters` its own; templates and `fit_info` are those of the whole.
+        """
+        if isinstance(self.observed, Spectrum) and self.observed.flux.ndim == 1:
+            raise ValueError(explain("order", "be taken of a fit of several", "that of one", "use the fit as it is"))
+        count = len(self.observed.flux) if isinstance(self.observed, Spectrum) else len(self.observed)
+        if not (isinstance(number, int | np.integer) and -count <= number < count):
+            raise IndexError(explain("number", f"be an order, 0 to {count - 1}", repr(number), "choose one of them"))
+        number = int(number) % count
+        prefix = f"order_{number}_"
+        own = np.array([not name.startswith("order_") or name.startswith(prefix) for name in self.parameters["name"]])
+        parameters = self.parameters[own]
+        parameters["name"] = [name.removeprefix(prefix) for name in parameters["name"]]
+        return SpectrumFit(
+            self.observed[number], self.template, self.telluric, parameters, self.lines[self.lines["order"] == number],
+            self.model_spectrum[number], self.residual[number],
+            {name: spectra[number] for name, spectra in self.components.items()}, self.fit_info,
+        )  # fmt: skip
+
+    def plot(self, ax=None, order=None):
+        """
+        Data, model and residual; of several orders all of them, or one with a zoom.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw the data and the model alone.
+        order : int, optional
+            Which of several orders.
+
+        Returns
+        -------
+        Axes or ndarray of Axes
+        """
+        if order is not None:
+            return plotting.plot_fit(self.order(order), ax=ax)
         return plotting.plot_fit(self, ax=ax)
 
     def covariance(self, lines, quantity="equivalent_width"):

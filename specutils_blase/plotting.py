@@ -17,6 +17,8 @@ SHADE = "0.88"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
 ZOOM_PIXELS, ZOOM_WIDTHS = 220, 150
 MAX_SAMPLES = 400_000
+# Orders of an echelle in one column of panels.
+ORDERS_PER_COLUMN = 12
 # Lines whose centres are marked in a zoom are at least this deep.
 MARKED_DEPTH = 0.01
 
@@ -64,17 +66,20 @@ def plot_fit(fit, ax=None):
     Parameters
     ----------
     fit : SpectrumFit
-        Of one spectrum.
+        Of one spectrum, or of several orders.
     ax : `matplotlib.axes.Axes`, optional
-        Where to draw the data and the model, nothing else. None makes a figure with the residual and a zoom below.
+        Where to draw the data and the model, nothing else. None makes a figure with the residual and a zoom below, or
+        with a panel for each of several orders.
 
     Returns
     -------
     Axes, or ndarray of Axes, shape (3,)
-        The array (data, residual, zoom) when `ax` is None.
+        The array (data, residual, zoom) when `ax` is None; of several orders that of their panels.
     """
     from matplotlib import pyplot as plt
 
+    if not hasattr(fit.observed, "spectral_axis") or fit.observed.flux.ndim == 2:
+        return plot_orders(fit)
     if ax is not None:
         _draw_fit(ax, fit)
         ax.set_xlabel(_axis_label(fit.observed))
@@ -92,6 +97,64 @@ def plot_fit(fit, ax=None):
     for panel in (middle, zoom):
         panel.set_xlabel(_axis_label(fit.observed))
     return axes
+
+
+def plot_orders(fit):
+    """
+    Draw all orders of a fit, each over its continuum: data, model, tellurics, and the residual below.
+
+    Parameters
+    ----------
+    fit : SpectrumFit
+
+    Returns
+    -------
+    ndarray of Axes
+        A panel for each order that was fitted, by wavelength.
+    """
+    from matplotlib import pyplot as plt
+
+    count = len(fit.residual.flux) if hasattr(fit.residual, "flux") else len(fit.residual)
+    orders = [fit.order(k) for k in range(count)]
+    seen = [(part.observed.spectral_axis.to_value(u.AA, u.spectral()).min(), k, part)
+            for k, part in enumerate(orders) if np.isfinite(part.residual.flux.value).any()]  # fmt: skip
+    columns = 1 if len(seen) <= ORDERS_PER_COLUMN else 2
+    rows = -(-len(seen) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(11, max(1.3 * rows, 4.0)), layout="constrained", squeeze=False)
+    panels = grid.T.ravel()
+    for ax, (_, k, part) in zip(panels, sorted(seen, key=lambda item: item[0]), strict=False):
+        _draw_order(ax, part, k)
+    for ax in panels[len(seen) :]:
+        ax.remove()
+    figure.suptitle(_fit_title(fit), x=0.01, ha="left", fontsize="medium")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize="small")
+    figure.supxlabel(_axis_label(seen[0][2].observed), fontsize="medium")
+    figure.supylabel("Flux over continuum; residual, off set", fontsize="medium")
+    return panels[: len(seen)]
+
+
+def _draw_order(ax, part, number):
+    """One order over its continuum, and its residual below it on the same scale."""
+    axis = part.observed.spectral_axis.value
+    level = _component(part, "continuum")
+    used = np.isfinite(part.residual.flux.value)
+    flux = np.where(used, part.observed.flux.value, np.nan) / level
+    residual = part.residual.flux.value / level
+    model = part.model_spectrum.flux.to_value(part.observed.flux.unit) / level
+    ax.plot(axis, flux, color=DATA, lw=0.7, label="data")
+    if "telluric" in part.components and part.template is not None:
+        ax.plot(axis, part.components["telluric"].flux.value, color=TELLURIC, lw=0.7, label="telluric", zorder=2)
+    ax.plot(axis, model, color=MODEL, lw=0.6, label="model", zorder=4)
+    bottom = min(np.nanmin(model), np.nanpercentile(flux, 0.5))
+    spread = max(4.0 * np.nanstd(residual), 0.02)
+    offset = bottom - spread
+    ax.axhline(offset, color=MODEL, lw=0.6)
+    ax.plot(axis, np.clip(residual, -spread, spread) + offset, ".", ms=1.2, color=DATA)
+    ax.set_ylim(offset - 1.1 * spread, max(1.05, np.nanpercentile(flux, 99.9) + 0.02))
+    ax.set_xlim(axis.min(), axis.max())
+    ax.tick_params(labelsize="x-small")
+    ax.text(0.004, 0.04, f"{number}: {100 * np.nanstd(residual):.2f} %", transform=ax.transAxes, fontsize="x-small")
 
 
 def save_figure(fig, path, overwrite=False):
