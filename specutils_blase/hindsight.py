@@ -139,8 +139,8 @@ def clone_doubts(job, rms):
     excess = job.rms(job.solution.cost)
     if job.noisy and excess > TOLERATED_EXCESS:
         yield (f"the clone differs from the spectrum by {excess:.2g} of its uncertainties (rms): lines on this "
-               "continuum do not describe it, or the uncertainties are too small; check them, prominence, teff, continuum_degree "
-               "and given lines")  # fmt: skip
+               "continuum do not describe it, or the uncertainties are too small; check them, prominence, teff, "
+               "continuum_degree and given lines")  # fmt: skip
     elif not job.noisy and rms > TOLERATED * job.prominence:
         yield (f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), much for the prominence of "
                f"{job.prominence:g}: lines on this continuum do not describe it; check teff, continuum_degree, window "
