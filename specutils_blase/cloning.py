@@ -55,7 +55,7 @@ LATER_PROMINENCE = (0.5, 0.4, 0.3)
 NEGLIGIBLE = 0.1
 # Lines couple with this many others while a spectrum is searched: enough to descend.  For errors, for given lines,
 # which may be crowded, and at the end of a noisy clone all couplings count.
-NEIGHBOURS = 12
+NEIGHBOURS, FORMAL = 12, 64
 # Optical depth at which derivatives are cut where there is noise: as a share of it, between these limits.
 CUT, FINEST = 0.03, 1e-5
 # Intermediate passes stop early: the next pass changes the problem anyway.
@@ -237,6 +237,8 @@ class _Clone:
         """The least-squares problem of the present lines; `exact` as its errors want it."""
         given = self.given
         exact = exact or given is not None
+        # errors of a clone without noise are formal
+        neighbours = NEIGHBOURS if not exact else COUPLED if self.noisy or given is not None else FORMAL
         cut = DERIVATIVE_TOLERANCE
         if self.noisy and exact:
             relative = 1.0 / np.median(self.weight * np.maximum(self.basis @ self.coefficients, 0.0))
@@ -244,7 +246,7 @@ class _Clone:
         layout = LineLayout(self.lines, ALL if given is None else given.free, *self.limits())
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
                             tolerance=WINDOW_TOLERANCE, derivative_tolerance=cut,
-                            neighbours=COUPLED if exact else NEIGHBOURS, coefficients=self.coefficients,
+                            neighbours=neighbours, coefficients=self.coefficients,
                             ties=None if given is None else given.ties)  # fmt: skip
 
     def limits(self):
