@@ -14,12 +14,15 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
+from specutils_blase.hindsight import clone_doubts
 from specutils_blase.line_input import GivenLines, free_rows, given_lines
 from specutils_blase.lines import (
     blended_widths,
     check_prominence,
     fit_envelope,
+    has_data,
     line_table,
+    local_rms,
     no_line_message,
     original_index,
     pick,
@@ -52,7 +55,7 @@ LATER_PROMINENCE = (0.5, 0.4, 0.3)
 NEGLIGIBLE = 0.1
 # Lines couple with this many others while a spectrum is searched: enough to descend.  For errors, for given lines,
 # which may be crowded, and at the end of a noisy clone all couplings count.
-NEIGHBOURS = 12
+NEIGHBOURS, FORMAL = 12, 64
 # Optical depth at which derivatives are cut where there is noise: as a share of it, between these limits.
 CUT, FINEST = 0.03, 1e-5
 # Intermediate passes stop early: the next pass changes the problem anyway.
@@ -69,15 +72,6 @@ ROUNDING = 1e-5
 RTOL_PASS_NOISY, RTOL_LAST_NOISY = 1e-3, 1e-4
 # Standard deviation of any parameter about which the spectrum says nothing.
 LOOSE = 1e3
-# Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
-TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
-# Continua outside this range, in units of the upper envelope of the flux, come from nowhere; stars have 0.98 to 1.01.
-DARKEST, BRIGHTEST = 0.2, 5.0
-# So many emission lines brighter than the continuum, and so many more lines in all than the first pass found, make the
-# other form worth a try.
-BRIGHT_LINES, MANY = 3, 3.0
-# Where the median transmission is below this, hardly any place is free of lines.
-FREE = 0.95
 # Widest line at an end of the spectrum, in those of the others.
 WIDEST_AT_END = 4.0
 # From this share of emission lines on, passes over the residual look for more of them.
@@ -191,17 +185,7 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     show("")
     template = job.template()
     template.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
-    rms = template.fit_info["rms"]
-    excess = job.rms(job.solution.cost)
-    if job.noisy and excess > TOLERATED_EXCESS:
-        warnings.warn(f"the clone differs from the spectrum by {excess:.2g} of its uncertainties (rms): lines on "
-                      "this continuum do not describe it, or the uncertainties are too small; check them, prominence, "
-                      "teff, continuum_degree and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
-    elif not job.noisy and rms > TOLERATED * prominence:
-        warnings.warn(f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), much for the "
-                      f"prominence of {prominence:g}: lines on this continuum do not describe it; check teff, "
-                      "continuum_degree, window and given lines", BlaseWarning, stacklevel=2)  # fmt: skip
-    for doubt in job.doubts():
+    for doubt in clone_doubts(job, template.fit_info["rms"]):
         warnings.warn(doubt, BlaseWarning, stacklevel=2)
     if job.solution.status != CONVERGED:
         remedy = "call it again with more passes" if lines is None else "free less, tie more or start closer"
@@ -253,6 +237,8 @@ class _Clone:
         """The least-squares problem of the present lines; `exact` as its errors want it."""
         given = self.given
         exact = exact or given is not None
+        # errors of a clone without noise are formal
+        neighbours = NEIGHBOURS if not exact else COUPLED if self.noisy or given is not None else FORMAL
         cut = DERIVATIVE_TOLERANCE
         if self.noisy and exact:
             relative = 1.0 / np.median(self.weight * np.maximum(self.basis @ self.coefficients, 0.0))
@@ -260,7 +246,7 @@ class _Clone:
         layout = LineLayout(self.lines, ALL if given is None else given.free, *self.limits())
         return SampledLines(self.wave, self.data, self.weight, self.basis, layout, form=self.form,
                             tolerance=WINDOW_TOLERANCE, derivative_tolerance=cut,
-                            neighbours=COUPLED if exact else NEIGHBOURS, coefficients=self.coefficients,
+                            neighbours=neighbours, coefficients=self.coefficients,
                             ties=None if given is None else given.ties)  # fmt: skip
 
     def limits(self):
@@ -425,22 +411,6 @@ class _Clone:
         problem = self.problem()
         return np.concatenate([[0.0], np.cumsum(problem.evaluate(problem.start())[-1] ** 2)])
 
-    def doubts(self):
-        """What the spectrum leaves open, in words."""
-        ratio = (self.basis @ self.coefficients) / self.envelope
-        crowded = np.median(self.model()[0]) < FREE
-        if crowded and not (DARKEST < ratio.min() and ratio.max() < BRIGHTEST):
-            yield (f"the continuum runs from {ratio.min():.2g} to {ratio.max():.2g} times the upper envelope of the "
-                   "flux: hardly any place is free of lines, so the spectrum does not determine it; lower "
-                   "continuum_degree, or clone a wider window")
-        bright = np.count_nonzero(self.lines.peak < -np.log(2.0))
-        if self.form == "opacity" and bright >= BRIGHT_LINES and len(self.lines) > MANY * self.n_first:
-            yield (f"{self.n_first} lines became {len(self.lines)}, because many emission lines are brighter than the "
-                   'continuum: where light is added they are no exponentials of Voigt lines; try form="product"')
-        if self.solution.theta.size > self.wave.size:
-            yield (f"the clone has {self.solution.theta.size} parameters for {self.wave.size} pixels: it describes "
-                   "them, but single lines mean little; raise prominence, or give a finer sampled spectrum")
-
     def template(self):
         """The finished template with its errors."""
         problem = self.problem(exact=True)
@@ -520,19 +490,3 @@ def least_known(error, center, span, candidates):
         if not (taken[k] or out[lo[k] : hi[k]].any()):
             out[k], taken[lo[k] : hi[k]] = True, True
     return out
-
-
-def local_rms(wave, residual, lines):
-    """Rms of the residual within two widths of every line (five pixels at least), shape (n_lines,)."""
-    running = np.concatenate([[0.0], np.cumsum(residual**2)])
-    lo = np.searchsorted(wave, lines.center - 2.0 * lines.width)
-    hi = np.searchsorted(wave, lines.center + 2.0 * lines.width)
-    middle = (lo + hi) // 2
-    lo, hi = np.maximum(np.minimum(lo, middle - 2), 0), np.minimum(np.maximum(hi, middle + 3), wave.size)
-    return np.sqrt(np.maximum(running[hi] - running[lo], 0.0) / np.maximum(hi - lo, 1))
-
-
-def has_data(wave, lines):
-    """True for lines with one of the usable points within their width or a typical step, shape (n_lines,)."""
-    reach = lines.width + np.median(np.diff(wave))
-    return np.searchsorted(wave, lines.center - reach) < np.searchsorted(wave, lines.center + reach, side="right")

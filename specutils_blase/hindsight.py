@@ -1,4 +1,4 @@
-"""After a fit that converged: is there evidence that it did so at a wrong minimum?
+"""After a fit that converged: is there evidence that it did so at a wrong minimum?  After a clone: what is open?
 
 Chi-square alone is none, because the errors of real spectra are often small against those of the model. What counts is
 that the same problem has a much lower minimum elsewhere. Where to look is found on part of the pixels and without
@@ -13,7 +13,7 @@ from specutils_blase.preparation import scene_parts
 from specutils_blase.search import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 
-__all__ = ["doubt"]
+__all__ = ["clone_doubts", "doubt"]
 
 # Chi-square elsewhere, times this, is below the one of the fit: so much is not due to errors of the model.
 CLEAR_RATIO = 1.25
@@ -26,6 +26,15 @@ LOOK_COLUMNS = (0.0, *np.geomspace(0.1, 10.0, 11))
 VANISHED = 0.5
 # Iterations with the lines.
 STEPS = 10
+# Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
+TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
+# Continua outside this range, in units of the upper envelope of the flux, come from nowhere; stars have 0.98 to 1.01.
+DARKEST, BRIGHTEST = 0.2, 5.0
+# So many emission lines brighter than the continuum, and so many more lines in all than the first pass found, make the
+# other form worth a try.
+BRIGHT_LINES, MANY = 3, 3.0
+# Where the median transmission is below this, hardly any place is free of lines.
+FREE = 0.95
 
 
 def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
@@ -115,3 +124,41 @@ def _continuum_chi2(scene, flux):
 def _is_clear(chi2, other, setup):
     """Whether `chi2` is clearly below `other`."""
     return chi2 * (CLEAR_RATIO + CLEAR_GAIN / np.count_nonzero(setup.weight)) < other
+
+
+def clone_doubts(job, rms):
+    """What a spectrum leaves open about its clone, in words.
+
+    Parameters
+    ----------
+    job : cloning._Clone
+        Finished.
+    rms : float
+        Of the residual, as a share of the continuum.
+
+    Yields
+    ------
+    str
+    """
+    excess = job.rms(job.solution.cost)
+    if job.noisy and excess > TOLERATED_EXCESS:
+        yield (f"the clone differs from the spectrum by {excess:.2g} of its uncertainties (rms): lines on this "
+               "continuum do not describe it, or the uncertainties are too small; check them, prominence, teff, "
+               "continuum_degree and given lines")  # fmt: skip
+    elif not job.noisy and rms > TOLERATED * job.prominence:
+        yield (f"the clone differs from the spectrum by {rms:.2g} of the continuum (rms), much for the prominence of "
+               f"{job.prominence:g}: lines on this continuum do not describe it; check teff, continuum_degree, window "
+               "and given lines")  # fmt: skip
+    ratio = (job.basis @ job.coefficients) / job.envelope
+    crowded = np.median(job.model()[0]) < FREE
+    if crowded and not (DARKEST < ratio.min() and ratio.max() < BRIGHTEST):
+        yield (f"the continuum runs from {ratio.min():.2g} to {ratio.max():.2g} times the upper envelope of the "
+               "flux: hardly any place is free of lines, so the spectrum does not determine it; lower "
+               "continuum_degree, or clone a wider window")
+    bright = np.count_nonzero(job.lines.peak < -np.log(2.0))
+    if job.form == "opacity" and bright >= BRIGHT_LINES and len(job.lines) > MANY * job.n_first:
+        yield (f"{job.n_first} lines became {len(job.lines)}, because many emission lines are brighter than the "
+               'continuum: where light is added they are no exponentials of Voigt lines; try form="product"')
+    if job.solution.theta.size > job.wave.size:
+        yield (f"the clone has {job.solution.theta.size} parameters for {job.wave.size} pixels: it describes "
+               "them, but single lines mean little; raise prominence, or give a finer sampled spectrum")

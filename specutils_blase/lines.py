@@ -423,3 +423,19 @@ DESCRIPTIONS = {
     "blend_equivalent_width": "sum of the equivalent widths over the blend; of this line if it is in none",
     "component": "which template the line belongs to",
 }
+
+
+def local_rms(wave, residual, lines):
+    """Rms of the residual within two widths of every line (five pixels at least), shape (n_lines,)."""
+    running = np.concatenate([[0.0], np.cumsum(residual**2)])
+    lo = np.searchsorted(wave, lines.center - 2.0 * lines.width)
+    hi = np.searchsorted(wave, lines.center + 2.0 * lines.width)
+    middle = (lo + hi) // 2
+    lo, hi = np.maximum(np.minimum(lo, middle - 2), 0), np.minimum(np.maximum(hi, middle + 3), wave.size)
+    return np.sqrt(np.maximum(running[hi] - running[lo], 0.0) / np.maximum(hi - lo, 1))
+
+
+def has_data(wave, lines):
+    """True for lines with one of the usable points within their width or a typical step, shape (n_lines,)."""
+    reach = lines.width + np.median(np.diff(wave))
+    return np.searchsorted(wave, lines.center - reach) < np.searchsorted(wave, lines.center + reach, side="right")

@@ -8,7 +8,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
-from specutils_blase.solvers.lines import STRENGTH, Lines
+from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI
 from specutils_blase.solvers.scene import STAR
 
@@ -26,7 +26,7 @@ class Result:
         self.template, self.tellurics, self.given = template, tellurics, telluric
         self.orders = setup.orders
         self.state = problem.evaluate(theta)
-        _, self.matrix = problem.linearize(theta)
+        _, self.matrix = problem.linearize(theta, neighbours=COUPLED)
         self.factor = definite_factor(self.matrix, 0.0)
         self.inverse = self.factor.inverse()
         self.chi2 = float(np.sum(self.state.residual**2))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.nddata import StdDevUncertainty
+from matplotlib import pyplot
 from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase import BlaseWarning, CoverageError, LineTemplate, SpectrumFit, fit_spectrum
@@ -111,7 +112,8 @@ def test_one_order_in_a_list_is_that_order(orders, star, sky):
     alone, listed = fit_near(orders[1], star, sky), fit_near([orders[1]], star, sky)
     np.testing.assert_array_equal(alone.parameters["value"], listed.parameters["value"])
     np.testing.assert_array_equal(alone.parameters["std"], listed.parameters["std"])
-    assert set(listed.parameters["name"]) - set(alone.parameters["name"]) == {f"order_0_continuum_{k}" for k in range(4)}
+    renamed = set(listed.parameters["name"]) - set(alone.parameters["name"])
+    assert renamed == {f"order_0_continuum_{k}" for k in range(4)}
     np.testing.assert_array_equal(alone.residual.flux, listed.residual[0].flux)
     assert isinstance(listed.residual, SpectrumList)
 
@@ -153,9 +155,9 @@ def as_collection(orders, spoiled=False):
     axes = np.stack([order.spectral_axis.to_value(u.AA) for order in orders]) * u.AA
     if spoiled:
         axes[2, 17] = np.nan
-    return SpectrumCollection(flux=np.stack([order.flux.value for order in orders]) * orders[0].flux.unit,
-                              spectral_axis=axes,
-                              uncertainty=StdDevUncertainty(np.stack([o.uncertainty.array for o in orders])))  # fmt: skip
+    sigma = StdDevUncertainty(np.stack([order.uncertainty.array for order in orders]))
+    flux = np.stack([order.flux.value for order in orders]) * orders[0].flux.unit
+    return SpectrumCollection(flux=flux, spectral_axis=axes, uncertainty=sigma)
 
 
 def on_centers(orders):
@@ -288,8 +290,9 @@ class TestBadInput:
 
     def test_orders_that_no_template_covers(self, orders, star, sky):
         narrow = self.narrow(star, 10490.0, 10545.0)
-        with pytest.warns(BlaseWarning, match=r"1 of 4 orders are skipped \(numbers 3\), because they are not covered by "
-                          r"the template \(10490.00 to 10545.00 Angstrom\).*on_missing=\"telluric\""):  # fmt: skip
+        text = (r"1 of 4 orders are skipped \(numbers 3\), because they are not covered by the template "
+                r'\(10490.00 to 10545.00 Angstrom\).*on_missing="telluric"')  # fmt: skip
+        with pytest.warns(BlaseWarning, match=text):
             fit = fit_near(orders, narrow, sky)
         assert np.isnan(fit.model_spectrum[3].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
         with pytest.raises(CoverageError, match="template must cover the data"):
@@ -323,6 +326,28 @@ def test_orders_survive_a_file(fit, tmp_path):
         np.testing.assert_array_equal(spectra[2].flux, again.components[name][2].flux)
 
 
-def test_plot_of_orders(fit):
-    ax = fit.plot()
-    assert len(ax.figure.axes) >= 2
+def test_plot_of_orders(fit, orders):
+    panels = fit.plot()
+    assert len(panels) == 4
+    lower = [ax.get_xlim()[0] for ax in panels]
+    assert lower == sorted(lower)
+    data = panels[1].lines[0].get_ydata()
+    level = fit.components["continuum"][1].flux
+    np.testing.assert_allclose(data, (orders[1].flux / level).value)
+    pyplot.close("all")
+    assert fit.plot(order=2)[0].get_xlim() == pytest.approx((10526.0, 10540.0), abs=0.1)
+    pyplot.close("all")
+
+
+def test_the_part_of_an_order(fit, orders):
+    part = fit.order(-2)
+    assert part.observed is orders[2]
+    assert set(part.lines["order"]) == {2} and len(part.lines) > 10
+    assert dict(zip(part.parameters["name"], part.parameters["value"], strict=True))["continuum_0"] == pytest.approx(
+        found(fit)["order_2_continuum_0"][0])  # fmt: skip
+    assert found(part)["radial_velocity"] == found(fit)["radial_velocity"]
+    for number in (4, -5, "2", 1.0):
+        with pytest.raises(IndexError, match="number must be an order, 0 to 3"):
+            fit.order(number)
+    with pytest.raises(ValueError, match="order must be taken of a fit of several"):
+        part.order(0)

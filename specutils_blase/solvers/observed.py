@@ -17,7 +17,6 @@ from ..functional.compiled import FAST
 from .assembly import PartColumns, assemble
 from .lines import (
     CENTER,
-    COUPLED,
     DERIVATIVE_TOLERANCE,
     LineLayout,
     Lines,
@@ -68,7 +67,7 @@ class ObservedLines:
     """
 
     def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, held=None,
-                 neighbours=COUPLED):  # fmt: skip
+                 neighbours=64):  # fmt: skip
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
         self.penalty, self.neighbours = penalty, neighbours
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
@@ -136,8 +135,8 @@ class ObservedLines:
         """See `levenberg_marquardt.Problem`."""
         return group_costs(self, theta, self.evaluate(theta).residual)
 
-    def linearize(self, theta):
-        """See `levenberg_marquardt.Problem`."""
+    def linearize(self, theta, neighbours=None):
+        """See `levenberg_marquardt.Problem`; errors want more couplings than steps do."""
         state = self.evaluate(theta)
         dense, own = self._dense(state)
         n, q, _ = self.shape
@@ -145,7 +144,7 @@ class ObservedLines:
             return self.gradient(theta, (dense, own)), assemble_globals(dense, own)
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
-        near = neighbour_windows(points, state.observed.center, lo, hi, self.neighbours)
+        near = neighbour_windows(points, state.observed.center, lo, hi, neighbours or self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near, own)
         if self.penalty is not None:
             matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
