@@ -7,6 +7,7 @@ import numpy as np
 from astropy import units as u
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
+import specutils_blase.io.echelle  # noqa: F401  who fits orders can read them: it registers the formats
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 

@@ -1,12 +1,18 @@
-"""Files: what this package writes and reads. The readers of line lists are imported on first use."""
+"""Files: what this package writes and reads. The readers are imported on first use.
+
+Those of spectrographs are formats of ``SpectrumList.read`` as soon as this package and specutils are imported.
+"""
 
 import importlib
+import sys
 
 _HOME = {
     "read_vald": "line_lists",
     "read_moog": "line_lists",
     "read_hitran": "line_lists",
     "relative_strength": "line_lists",
+    "read_hpf": "echelle",
+    "read_igrins": "echelle",
 }
 
 __all__ = list(_HOME)
@@ -22,3 +28,7 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+if "specutils" in sys.modules:  # asdf imports this package too, and need not import specutils for it
+    importlib.import_module(".echelle", __name__)

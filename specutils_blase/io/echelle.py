@@ -1,0 +1,176 @@
+"""Orders from the files of echelle spectrographs: HPF (its own pipeline and Goldilocks) and IGRINS (plp).
+
+The readers are formats of `SpectrumList.read` as well, "HPF" and "IGRINS".
+"""
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import StdDevUncertainty
+from specutils import Spectrum, SpectrumList
+from specutils.io.registers import data_loader
+
+from specutils_blase.errors import explain
+
+__all__ = ["read_hpf", "read_igrins"]
+
+# The fibres of HPF, and what their extensions begin with.
+FIBERS = {"science": "Sci", "sky": "Sky", "calibration": "Cal"}
+
+
+def read_hpf(path, fiber="science"):
+    """
+    The 28 orders of a file of the Habitable-zone Planet Finder.
+
+    Parameters
+    ----------
+    path : str or path-like
+        As written by the HPF pipeline (with variances) or by Goldilocks (with errors).
+    fiber : {"science", "sky", "calibration"}
+
+    Returns
+    -------
+    SpectrumList
+        In the sequence of the file.  Wavelengths are in vacuum and as observed on the ground; pixels without a finite
+        flux and a positive variance are masked.  ``meta`` holds ``order`` (its number), ``fiber``, ``header``,
+        ``wavelength_medium``, ``frame`` ("observatory") and, where the header has it, ``barycentric_velocity``: what
+        has to be added to a velocity that is measured here to give that against the barycentre of the solar system.
+
+    Raises
+    ------
+    ValueError
+        If the file is none of HPF, or is cut short.
+
+    Examples
+    --------
+    >>> orders = read_hpf("Goldilocks_20210212T072837_v1.0_0037.spectra.fits")  # doctest: +SKIP
+    """
+    if fiber not in FIBERS:
+        raise ValueError(explain("fiber", f"be one of {tuple(FIBERS)}", repr(fiber), '"science" is the default'))
+    name = FIBERS[fiber]
+    with _opened(path) as hdus:
+        names = {hdu.name.upper() for hdu in hdus}
+        kind = "Error" if f"{name} Error".upper() in names else "Variance"
+        needed = [f"{name} Flux", f"{name} {kind}", f"{name} Wavl"]
+        if missing := [item for item in needed if item.upper() not in names]:
+            raise ValueError(explain("path", "name a file of HPF", f"{path}, which has no extension {missing[0]!r}",
+                                     "files of other instruments have other readers"))  # fmt: skip
+        flux, error, wave = (_array(path, hdus[item]) for item in needed)
+        header = hdus[0].header.copy()
+    with np.errstate(invalid="ignore"):
+        sigma = error if kind == "Error" else np.sqrt(np.where(error > 0, error, np.nan))
+    meta = {"fiber": fiber, "header": header, "instrument": "HPF"}
+    if "BRVCORR" in header:
+        meta["barycentric_velocity"] = float(header["BRVCORR"]) * u.m / u.s
+    return _orders(path, wave * u.AA, flux * u.electron, sigma, meta)
+
+
+def read_igrins(path, error_path=None, wavelength_path=None):
+    """
+    The orders of one band of a file of the IGRINS pipeline (plp).
+
+    Parameters
+    ----------
+    path : str or path-like
+        A ``.spec.fits`` file: the flux, and in its second extension the wavelengths in micron.
+    error_path : str or path-like, optional
+        The ``.variance.fits`` file, or the ``.sn.fits`` file of the ratio of signal to noise.
+    wavelength_path : str or path-like, optional
+        The ``.wave.fits`` file (nanometre), where `path` has no wavelengths.
+
+    Returns
+    -------
+    SpectrumList
+        In the sequence of the file, without uncertainties unless `error_path` is given; ``meta`` as in `read_hpf`.
+
+    Examples
+    --------
+    >>> orders = read_igrins("SDCH_20141123_0078.spec.fits", "SDCH_20141123_0078.variance.fits")  # doctest: +SKIP
+    """
+    with _opened(path) as hdus:
+        if str(hdus[0].header.get("INSTRUME", "")).strip().upper() != "IGRINS" or hdus[0].data is None:
+            raise ValueError(explain("path", "name a file of IGRINS", f"{path}, which is another",
+                                     "its header has INSTRUME = IGRINS, and its first extension the flux"))  # fmt: skip
+        flux, header = _array(path, hdus[0]), hdus[0].header.copy()
+        wave = _array(path, hdus[1]) * u.um if len(hdus) > 1 and wavelength_path is None else None
+    if wave is None:
+        if wavelength_path is None:
+            raise ValueError(explain("wavelength_path", "be given", "a file without wavelengths",
+                                     "name the .wave.fits file of the same band"))  # fmt: skip
+        with _opened(wavelength_path) as hdus:
+            wave = _array(wavelength_path, hdus[0]) * u.nm
+    sigma = None
+    if error_path is not None:
+        with _opened(error_path) as hdus:
+            values = _array(error_path, hdus[0])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sigma = np.abs(flux) / values if ".sn" in str(error_path) else np.sqrt(values)
+    return _orders(path, wave.to(u.AA), flux * u.ct, sigma, {"header": header, "instrument": "IGRINS"})
+
+
+def _orders(path, wave, flux, sigma, meta):
+    """The rows of arrays as spectra; rows without two finite wavelengths are left out."""
+    for name, values in (("wavelengths", wave), ("errors", sigma)):
+        if values is not None and values.shape != flux.shape:
+            raise ValueError(explain("path", f"have as many {name} as fluxes, {flux.shape}", values.shape,
+                                     f"fetch {path} again, or the file that belongs to it"))  # fmt: skip
+    out = SpectrumList()
+    for k in range(len(flux)):
+        # an echelle spectrum may be padded at its ends
+        good = np.isfinite(wave[k].value) & (wave[k].value > 0)
+        if np.count_nonzero(good) < 2:
+            continue
+        value, own_meta = flux[k][good], {**meta, "order": k, "wavelength_medium": "vacuum", "frame": "observatory"}
+        bad, optional = ~np.isfinite(value.value), {}
+        if sigma is not None:
+            error = sigma[k][good]
+            bad |= ~(np.isfinite(error) & (error > 0))
+            optional["uncertainty"] = StdDevUncertainty(error)
+        out.append(Spectrum(flux=value, spectral_axis=wave[k][good], mask=bad, meta=own_meta, **optional))
+    return out
+
+
+def _opened(path):
+    try:
+        return fits.open(path, memmap=False)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(explain("path", "name a FITS file", f"{path}, which cannot be read ({error})",
+                                 "fetch it again")) from error  # fmt: skip
+
+
+def _array(path, hdu):
+    """The data of an extension as float64 in native byte order."""
+    try:
+        data = hdu.data
+    except (OSError, TypeError, ValueError) as error:
+        text = explain("path", "name a whole file", f"{path}, which is cut short", "fetch it again")
+        raise ValueError(text) from error
+    if data is None or data.ndim != 2:
+        raise ValueError(explain("path", f"have orders and pixels in {hdu.name or 'its first extension'}",
+                                 "nothing" if data is None else f"shape {data.shape}", "check its kind"))  # fmt: skip
+    return np.array(data, dtype=np.float64)
+
+
+def _is_hpf(origin, *args, **kwargs):
+    return _instrument(origin, args) == "HPF"
+
+
+def _is_igrins(origin, *args, **kwargs):
+    return _instrument(origin, args) == "IGRINS"
+
+
+def _instrument(origin, args):
+    """INSTRUME of the file that astropy asks about, or nothing."""
+    path = next((a for a in args if isinstance(a, str) and a.endswith((".fits", ".fits.gz", ".fit"))), None)
+    if path is None:
+        return ""
+    try:
+        return str(fits.getval(path, "INSTRUME")).strip().upper()
+    except (OSError, KeyError):
+        return ""
+
+
+data_loader("HPF", identifier=_is_hpf, dtype=SpectrumList, extensions=["fits"], priority=10)(read_hpf)
+data_loader("IGRINS", identifier=_is_igrins, dtype=SpectrumList, extensions=["fits"], priority=10)(read_igrins)
