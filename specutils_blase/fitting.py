@@ -27,11 +27,14 @@ from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.observed import LARGEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
+from specutils_blase.solvers.scene import added_velocities, relativistic_factor
 from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
 MAX_ITERATIONS = 60
+# More than the orbit and the rotation of the Earth together [km/s].
+FASTEST_EARTH = 40.0
 # Of the global parameters alone, beforehand.
 MAX_ITERATIONS_RIGID = 15
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
@@ -228,7 +231,7 @@ class SpectrumFit:
 def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=None, vsini=None, limb_darkening=0.6,
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
-                 on_missing=None):  # fmt: skip
+                 barycentric_velocity=None, on_missing=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -278,6 +281,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     wavelength_degree : int, optional
         Degree of a Legendre polynomial in every order by which its wavelengths are corrected: the shift in km/s that
         makes them longer.  Without tellurics it cannot be told from the velocity.
+    barycentric_velocity : Quantity, optional
+        What has to be added to a velocity measured on the ground to give the barycentric one: positive when the Earth
+        moves towards the star.  None: ``meta["barycentric_velocity"]`` of `observed`, if any.  Where
+        ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
+        velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     on_missing : {"skip", "raise", "telluric"}, optional
         What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
@@ -305,6 +313,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if rotation is not None and rotation > LARGEST_VSINI:
         raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
     tellurics = _templates(template, telluric)
+    motion = _barycentric(orders, barycentric_velocity, tellurics)
+    if motion.is_removed:  # on the ground the tellurics are at rest
+        orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
+        velocity = None if velocity is None else added_velocities(velocity, -motion.velocity)
     settings = template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree, wavelength_degree
     on_missing = _on_missing(on_missing, orders)
     setup = Setup.build(covered(orders, template, tellurics, velocity or 0.0, on_missing, trim=False), *settings)
@@ -332,13 +344,37 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
     elif text := doubt(setup, _misread(setup), problem, solution, free, prior,
-                       is_searched=radial_velocity is None and vsini is None):  # fmt: skip
+                       is_searched=radial_velocity is None and vsini is None,
+                       shift=motion.velocity if motion.is_removed else 0.0):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
-    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric).pieces())
+    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The velocity of the Earth towards the star [km/s] or None, and whether the wavelengths are corrected for it."""
+
+    velocity: float | None
+    is_removed: bool
+
+
+def _barycentric(orders, given, tellurics):
+    """The `Motion` of an exposure."""
+    is_barycentric, velocity = orders.frame
+    given = quantity_value(given, u.km / u.s, "barycentric_velocity", allow_none=True)
+    velocity = velocity if given is None else given
+    if is_barycentric and tellurics and velocity is None:
+        raise ValueError(explain("barycentric_velocity", "be given for tellurics in wavelengths that are barycentric",
+                                 'none, nor meta["barycentric_velocity"]', "give what was added to the velocities, "
+                                 'or set meta["frame"] = "observatory"'))  # fmt: skip
+    if velocity is not None and abs(velocity) > FASTEST_EARTH:
+        raise ValueError(explain("barycentric_velocity", f"be at most {FASTEST_EARTH:g} km / s", f"{velocity:g} km / s",
+                                 "check its unit"))  # fmt: skip
+    return Motion(velocity, is_barycentric and bool(tellurics))
 
 
 def _misread(setup):

@@ -12,6 +12,7 @@ import numpy as np
 from specutils_blase.preparation import scene_parts
 from specutils_blase.search import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
+from specutils_blase.solvers.scene import added_velocities
 
 __all__ = ["clone_doubts", "doubt"]
 
@@ -37,7 +38,7 @@ BRIGHT_LINES, MANY = 3, 3.0
 FREE = 0.95
 
 
-def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
+def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=0.0):
     """
     Why the minimum of a fit is a wrong one, and what to do about it.
 
@@ -50,6 +51,8 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
         As in `Setup.problem`.
     is_searched : bool
         Whether the fit started where the search found its best start.
+    shift : float [km/s]
+        What is added to a velocity for the user, whose wavelengths may be barycentric.
 
     Returns
     -------
@@ -77,7 +80,8 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched):
         return None
     text = f"chi2 is {better:.4g} instead of {chi2:.4g} "
     if not is_misread:
-        return (text + f"near radial_velocity={start[0]:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
+        velocity = added_velocities(start[0], shift)
+        return (text + f"near radial_velocity={velocity:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
                 "or leave both to the search")  # fmt: skip
     medium = {"vacuum": "air", "air": "vacuum"}[setup.medium]
     return (text + f"with the tellurics where they are if the wavelengths of the spectrum are in {medium}; "

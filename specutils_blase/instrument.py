@@ -27,16 +27,30 @@ class ResolvingPower:
         A positive number, or a function ``R(wavelength)`` that takes vacuum wavelengths (a Quantity of shape (n_pix,))
         and returns positive dimensionless values of the same shape, or one value.
     free : bool
-        Whether a fit may scale R by one common factor.
+        Whether a fit may scale R by a factor.
+    degree : int
+        Of the Legendre polynomial in wavelength, over all orders, that the logarithm of that factor is: 0 makes it one
+        number.
+    per_order : bool
+        Whether every order has a factor of its own instead.
     """
 
     R: float | Callable
     free: bool = False
+    degree: int = 0
+    per_order: bool = False
 
     def __post_init__(self):
         if not callable(self.R):
             object.__setattr__(self, "R", _positive_number(self.R, "R"))
         _check_flag(self.free)
+        _check_flag(self.per_order, "per_order")
+        if isinstance(self.degree, bool) or not (isinstance(self.degree, int | np.integer) and self.degree >= 0):
+            raise ValueError(explain("degree", "be a whole number, not negative", repr(self.degree), "use 0 or 1"))
+        if (self.degree or self.per_order) and not self.free:
+            raise ValueError(explain("free", "be True for a degree or a factor per order", "False", "write free=True"))
+        if self.degree and self.per_order:
+            raise ValueError(explain("degree", "be 0 with per_order=True", self.degree, "choose one of the two"))
 
     def resolving_power(self, wave):
         """
@@ -270,6 +284,6 @@ def _positive_number(value, name, unit=None):
     return float(value)
 
 
-def _check_flag(free):
-    if not isinstance(free, bool | np.bool_):
-        raise TypeError(explain("free", "be True or False", repr(free), "write free=True to fit it"))
+def _check_flag(value, name="free"):
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(explain(name, "be True or False", repr(value), f"write {name}=True to fit it"))

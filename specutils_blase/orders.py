@@ -1,14 +1,14 @@
 """Spectra that are fitted as one: the orders of an echelle, in whatever they came."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy import units as u
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 import specutils_blase.io.echelle  # noqa: F401  who fits orders can read them: it registers the formats
-from specutils_blase.adapters import read_spectrum
+from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 
 __all__ = ["Orders", "listed", "read_orders"]
@@ -53,6 +53,21 @@ class Orders:
     def n_ignored(self):
         """Pixels that had to be left out, in all orders that can be used."""
         return sum(a.n_ignored for a in self.arrays if a is not None)
+
+    @property
+    def frame(self):
+        """(whether the wavelengths are barycentric, barycentric velocity [km/s] or None), as the metadata say."""
+        meta = self.first.source.meta
+        header = meta.get("header")
+        system = str(header.get("SPECSYS", "")) if hasattr(header, "get") else ""
+        is_barycentric = str(meta.get("frame", system)).lower().startswith(("bary", "helio"))
+        velocity = meta.get("barycentric_velocity")
+        return is_barycentric, quantity_value(velocity, u.km / u.s, "barycentric_velocity", allow_none=True)
+
+    def stretched(self, factor):
+        """The same orders with all wavelengths times a factor; what comes back is on the axes of the input still."""
+        arrays = [None if a is None else replace(a, wave=a.wave * factor, edges=a.edges * factor) for a in self.arrays]
+        return replace(self, arrays=arrays)
 
     def collect(self, values, *, unit=None):
         """

@@ -335,8 +335,8 @@ def _marked(fit):
     """(lines, Doppler factor, colour) of the star and the tellurics."""
     component = np.asarray(fit.lines["component"])
     is_star = component == "star"
-    factor = _doppler_factor(fit)
-    return [(fit.lines[is_star], factor, DATA), (fit.lines[~is_star], 1.0, TELLURIC)]
+    at_rest = _doppler_factor(fit, "barycentric_velocity") if fit.fit_info.get("frame") == "barycentric" else 1.0
+    return [(fit.lines[is_star], _doppler_factor(fit), DATA), (fit.lines[~is_star], at_rest, TELLURIC)]
 
 
 def _richest_pixels(fit):
@@ -378,8 +378,8 @@ def _standard_deviation(spectrum):
         return (spectrum.uncertainty.quantity**kind).to_value(spectrum.flux.unit)
 
 
-def _doppler_factor(fit):
-    velocity = _parameter(fit, "radial_velocity")
+def _doppler_factor(fit, name="radial_velocity"):
+    velocity = _parameter(fit, name)
     beta = 0.0 if velocity is None else velocity[0] / constants.c.to_value(u.km / u.s)
     return np.sqrt((1.0 + beta) / (1.0 - beta))
 

@@ -95,7 +95,8 @@ class Setup:
         inside = [np.flatnonzero(a.good) for a in parts]
         used = [slice(i[0], i[-1] + 1) for i in inside]
         n_shared = 2 * (template is not None) + len(tellurics)
-        n_own = bool(getattr(lsf, "free", False)) + (0 if wavelength_degree is None else wavelength_degree + 1)
+        n_powers = bool(getattr(lsf, "free", False)) * (1 + getattr(lsf, "degree", 0))
+        n_own = n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
         fewest = min(i.size for i in inside)
         check_degree(continuum_degree, fewest, n_own + (n_shared if orders.is_single else 0))
         name = "observed" if orders.is_single else "observed[{}]"
@@ -128,13 +129,16 @@ class Setup:
         if banded:
             matrix = joined([banded_response(grid, np.ascontiguousarray(a.edges), item.triplets(), some)
                              for a, item, some in zip(parts, banded, used, strict=True)]).take(place)  # fmt: skip
+        free, own_power = bool(getattr(lsf, "free", False)), bool(getattr(lsf, "per_order", False))
+        span = (edges.min(), edges.max())
         scene = Scene(
             grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, n_parts=len(parts),
+            power_basis=continuum_columns(edges.mean(axis=1), getattr(lsf, "degree", 0), domain=span),
+            own_power=own_power,
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip
-        return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma,
-                   bool(getattr(lsf, "free", False)))  # fmt: skip
+        return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma, free and not own_power)
 
     def spread(self, values):
         """Values of the scene's pixels for `Orders.collect`: over all pixels of every order, NaN where there are none.

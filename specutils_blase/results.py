@@ -10,7 +10,7 @@ from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI
-from specutils_blase.solvers.scene import STAR
+from specutils_blase.solvers.scene import STAR, added_velocities
 
 __all__ = ["Result"]
 
@@ -21,7 +21,8 @@ ERRORS_SCALED = "the spectrum has no uncertainties: standard deviations from the
 class Result:
     """Puts a solution into astropy objects."""
 
-    def __init__(self, setup, problem, solution, theta, template, tellurics, telluric):
+    def __init__(self, setup, problem, solution, theta, template, tellurics, telluric, motion):
+        self.motion = motion
         self.setup, self.problem, self.solution, self.theta = setup, problem, solution, theta
         self.template, self.tellurics, self.given = template, tellurics, telluric
         self.orders = setup.orders
@@ -88,13 +89,21 @@ class Result:
         std_columns, std_own = np.split(std[len(problem.names) :], [scene.n_species])
         rows = []
         if self.template is not None:
-            rows.append(("radial_velocity", glob.velocity, named["radial_velocity"], "km / s", False))
+            velocity = glob.velocity
+            if self.motion.is_removed:
+                velocity = added_velocities(velocity, self.motion.velocity)
+            rows.append(("radial_velocity", velocity, named["radial_velocity"], "km / s", False))
             rows.append(("vsini", glob.vsini, named["vsini"] / (2.0 * glob.vsini), "km / s", False))
             rows.append(("limb_darkening", scene.limb_darkening, 0.0, "", True))
+        if self.motion.velocity is not None:
+            rows.append(("barycentric_velocity", self.motion.velocity, 0.0, "km / s", True))
         if scene.resolving_power is not None:
             power = float(np.mean(scene.resolving_power) * np.exp(np.atleast_1d(glob.log_scale)[0]))
             error = power * named.get("resolving_power", 0.0)
-            rows.append(("resolving_power", power, error, "", not (problem.free_scale or scene.own_power)))
+            if not scene.own_power:  # else each order has one
+                rows.append(("resolving_power", power, error, "", not problem.free_scale))
+            for k, value in enumerate(np.atleast_1d(glob.log_scale)[1:], 1):
+                rows.append((f"resolving_power_{k}", value, named[f"resolving_power_{k}"], "", False))
         for k, (value, error) in enumerate(zip(glob.column, std_columns, strict=True)):
             name = "telluric_scale" if scene.n_species == 1 else f"telluric_scale_{k}"
             rows.append((name, np.exp(value), np.exp(value) * error, "", False))
@@ -211,4 +220,5 @@ class Result:
             "chi2": self.chi2, "dof": float(self.dof), "condition": self.factor.condition(), "n_lines": n_lines,
             "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.orders.n_ignored,
             "n_iterations": solution.n_iterations, "wavelength_medium": setup.medium,
+            "frame": "barycentric" if self.motion.is_removed else "as observed",
         }  # fmt: skip

@@ -11,6 +11,7 @@ from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase import BlaseWarning, CoverageError, LineTemplate, SpectrumFit, fit_spectrum
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
+from specutils_blase.instrument import ResolvingPower
 from specutils_blase.simulation import scatter_lines, simulate_order, simulate_star, simulate_telluric
 
 KMS = u.km / u.s
@@ -212,6 +213,100 @@ def test_wavelengths_of_orders(star, sky):
         assert abs(value - shift) < 4 * std < 0.8, k
     value, std = values["radial_velocity"]
     assert abs(value - VELOCITY) < 4 * std
+
+
+class TestMotionOfTheEarth:
+    EARTH = -25.9
+
+    def corrected(self, orders, frame="barycentric", **meta):
+        """The same orders on the wavelengths that they have for the barycentre."""
+        factor = np.sqrt((1 + self.EARTH / 299792.458) / (1 - self.EARTH / 299792.458))
+        return [Spectrum(flux=o.flux, spectral_axis=o.spectral_axis.bin_edges * factor, bin_specification="edges",
+                         uncertainty=o.uncertainty, meta={"frame": frame, **meta}) for o in orders]  # fmt: skip
+
+    @pytest.mark.parametrize("where", ["keyword", "meta", "header"])
+    def test_tellurics_move_and_the_velocity_is_barycentric(self, orders, star, sky, fit, where):
+        if where == "keyword":
+            given, options = self.corrected(orders), {"barycentric_velocity": 1e3 * self.EARTH * u.m / u.s}
+        elif where == "meta":
+            given, options = self.corrected(orders, barycentric_velocity=self.EARTH * KMS), {}
+        else:
+            given, options = self.corrected(orders, barycentric_velocity=self.EARTH * KMS), {}
+            for order in given:
+                del order.meta["frame"]
+                order.meta["header"] = {"SPECSYS": "BARYCENT"}
+        again = fit_near(given, star, sky, radial_velocity=-56 * KMS, **options)
+        values, plain = found(again), found(fit)
+        # seen from the barycentre the star recedes by the velocity of the Earth towards it more than from the ground
+        expected = plain["radial_velocity"][0] + self.EARTH
+        assert values["radial_velocity"][0] == pytest.approx(expected, abs=0.1 * plain["radial_velocity"][1])
+        assert values["radial_velocity"][1] == pytest.approx(plain["radial_velocity"][1], rel=0.01)
+        assert abs(values["telluric_scale"][0] - plain["telluric_scale"][0]) < 0.1 * plain["telluric_scale"][1]
+        assert values["barycentric_velocity"] == pytest.approx((self.EARTH, 0.0))
+        assert again.fit_info["chi2"] == pytest.approx(fit.fit_info["chi2"], abs=0.05)
+        np.testing.assert_array_equal(again.residual[2].spectral_axis.value, given[2].spectral_axis.value)
+        np.testing.assert_allclose(centers(again, "star"), centers(fit, "star"), rtol=1e-9)
+        np.testing.assert_allclose(centers(again, "telluric"), centers(fit, "telluric"), rtol=1e-9)
+        line = again.lines[again.lines["component"] == "telluric"][30]
+        pixel = given[line["order"]].spectral_axis[line["line_center_index"]].to_value(u.AA)
+        assert pixel / line["line_center"].value - 1 == pytest.approx(self.EARTH / 299792.458, abs=3e-6)
+
+    def test_on_the_ground_it_is_only_listed(self, orders, star, sky, fit):
+        given = [Spectrum(flux=o.flux, spectral_axis=o.spectral_axis.bin_edges, bin_specification="edges",
+                          uncertainty=o.uncertainty, meta={"frame": "observatory", "barycentric_velocity": 9 * KMS})
+                 for o in orders]  # fmt: skip
+        again = found(fit_near(given, star, sky))
+        assert again.pop("barycentric_velocity") == (9.0, 0.0)
+        assert again == found(fit)
+
+    def test_without_tellurics_nothing_moves(self, orders, star):
+        assert "barycentric_velocity" not in found(fit_near(self.corrected(orders), star, None, free=()))
+
+    def test_messages(self, orders, star, sky):
+        with pytest.raises(ValueError, match="barycentric_velocity must be given for tellurics in wavelengths"):
+            fit_near(self.corrected(orders), star, sky)
+        with pytest.raises(ValueError, match="barycentric_velocity must be at most 40 km / s, got 14000 km / s"):
+            fit_near(orders, star, sky, barycentric_velocity=14000 * KMS)
+        with pytest.raises(TypeError, match="barycentric_velocity must be a Quantity"):
+            fit_near(orders, star, sky, barycentric_velocity=-14.2)
+
+
+class TestResolvingPower:
+    def observed(self, star, sky, powers):
+        options = {"radial_velocity": VELOCITY * KMS, "vsini": VSINI * KMS, "telluric_scale": COLUMN, "n_pix": N_PIX,
+                   "bad_pixels": 0, "snr": 300.0}  # fmt: skip
+        return [simulate_order(star.model, sky.model, seed=k, lower=low * u.AA, upper=high * u.AA,
+                               resolving_power=power, **options).spectrum
+                for k, ((low, high), power) in enumerate(zip(RANGES, powers, strict=True))]  # fmt: skip
+
+    def test_of_every_order(self, star, sky):
+        powers = (45_000.0, 50_000.0, 55_000.0, 60_000.0)
+        lsf = ResolvingPower(LSF, free=True, per_order=True)
+        values = found(fit_near(self.observed(star, sky, powers), star, sky, lsf=lsf))
+        assert "resolving_power" not in values
+        for k, truth in enumerate(powers):
+            value, std = values[f"order_{k}_resolving_power"]
+            assert abs(value - truth) < 4 * std < 12_000
+
+    def test_polynomial(self, star, sky):
+        # ln R rises linearly from the shortest to the longest wavelength
+        middle = np.array([np.mean(r) for r in RANGES])
+        slope = 0.15 * (2 * middle - (RANGES[0][0] + RANGES[-1][1])) / (RANGES[-1][1] - RANGES[0][0])
+        observed = self.observed(star, sky, 50_000.0 * np.exp(slope))
+        values = found(fit_near(observed, star, sky, lsf=ResolvingPower(LSF, free=True, degree=1)))
+        assert abs(values["resolving_power"][0] - 50_000.0) < 4 * values["resolving_power"][1] < 8_000
+        assert abs(values["resolving_power_1"][0] - 0.15) < 4 * values["resolving_power_1"][1] < 0.3
+        assert not any("order" in name and "resolving" in name for name in values)
+
+    @pytest.mark.parametrize(("options", "error", "message"), [
+        ({"degree": 1}, ValueError, "free must be True for a degree or a factor per order, got False"),
+        ({"free": True, "degree": -1}, ValueError, "degree must be a whole number, not negative, got -1"),
+        ({"free": True, "degree": 2, "per_order": True}, ValueError, "degree must be 0 with per_order=True, got 2"),
+        ({"free": True, "per_order": 1}, TypeError, "per_order must be True or False, got 1"),
+    ])  # fmt: skip
+    def test_messages(self, options, error, message):
+        with pytest.raises(error, match=message):
+            ResolvingPower(50_000, **options)
 
 
 def test_pulls_of_many_draws(star, sky):

@@ -8,6 +8,7 @@ from scipy.ndimage import convolve1d
 
 from ..functional import (
     FWHM_PER_SIGMA,
+    SPEED_OF_LIGHT,
     compiled,
     doppler_factor,
     kernel_half_size,
@@ -18,8 +19,8 @@ from ..functional import (
 )
 from .response import Response, build_response
 
-__all__ = ["STAR", "Globals", "Scene", "convolve", "correlate", "line_depth", "log_derivative", "relativistic_factor",
-           "rotation_weights", "uniform_grid"]  # fmt: skip
+__all__ = ["STAR", "Globals", "Scene", "added_velocities", "convolve", "correlate", "line_depth", "log_derivative",
+           "relativistic_factor", "rotation_weights", "uniform_grid"]  # fmt: skip
 
 STAR = -1
 # Kernels up to this length are faster as a sum than by Fourier transforms.
@@ -154,6 +155,12 @@ def line_depth(grid, lines, form):
 def relativistic_factor(velocity):
     """`functional.doppler_factor` on numpy arrays and floats."""
     return doppler_factor(torch.as_tensor(velocity)).numpy()[()]
+
+
+def added_velocities(first, second):
+    """The velocity [km/s] whose Doppler factor is the product of those of two."""
+    a, b = first / SPEED_OF_LIGHT, second / SPEED_OF_LIGHT
+    return SPEED_OF_LIGHT * (a + b) / (1.0 + a * b)
 
 
 def uniform_grid(lower, upper, step):
