@@ -27,6 +27,7 @@ from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
 from specutils_blase.solvers.observed import LARGEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
+from specutils_blase.solvers.robust import robust_fit
 from specutils_blase.solvers.scene import added_velocities, relativistic_factor
 from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
@@ -231,7 +232,7 @@ class SpectrumFit:
 def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=None, vsini=None, limb_darkening=0.6,
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
-                 barycentric_velocity=None, on_missing=None):  # fmt: skip
+                 barycentric_velocity=None, robust=False, on_missing=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -286,6 +287,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         moves towards the star.  None: ``meta["barycentric_velocity"]`` of `observed`, if any.  Where
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
+    robust : bool
+        Whether pixels more than three standard deviations off pull with bounded force, and beyond nine not at all
+        (Hampel's loss): cosmic rays and hot pixels that are not masked.  ``fit_info["down_weighted"]`` lists them with
+        the share of their weight that they keep.
     on_missing : {"skip", "raise", "telluric"}, optional
         What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
@@ -302,6 +307,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     """
     started = time.perf_counter()
     device = resolve_device(device)
+    if not isinstance(robust, bool | np.bool_):
+        raise TypeError(explain("robust", "be True or False", repr(robust), "False is the default"))
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
     lsf, free, prior = as_lsf(lsf), _free(free), _prior(prior)
@@ -333,10 +340,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         rigid = setup.problem(velocity, rotation, dict.fromkeys(free, ()), prior)
         first = levenberg_marquardt(rigid, rigid.start(), max_iterations=MAX_ITERATIONS_RIGID, rtol=1e-3)
         theta = problem.join(problem.split(theta)[0], rigid.globals(first.theta))
-    solution = levenberg_marquardt(
-        problem, theta, max_iterations=MAX_ITERATIONS, rtol=CONVERGED_SHARE, atol=CONVERGED_CHI2,
-        callback=lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}"),
-    )  # fmt: skip
+    steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
+             "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
+    solution, share = levenberg_marquardt(problem, theta, **steps), None
+    if robust:
+        problem, solution, share = robust_fit(problem, solution.theta, **steps)
     show("")
     if on_missing == "raise":
         setup.check_coverage(problem.globals(solution.theta).velocity)
@@ -349,6 +357,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
     fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
+    if share is not None:
+        fit.fit_info["down_weighted"] = setup.down_weighted(share)
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit

@@ -154,6 +154,20 @@ class Setup:
             out[k][some] = part
         return out
 
+    def down_weighted(self, share):
+        """Pixels that keep only a share (n_pix,) of their weight: lists of order, pixel (the user's) and share."""
+        out = {"order": [], "pixel": [], "share": []}
+        for k, row in enumerate(self.spread(np.where(self.weight > 0, share, 1.0))):
+            if row is None:
+                continue
+            a = self.orders.arrays[k]
+            row = row[::-1] if a.is_reversed else row
+            pixels = np.flatnonzero(row < 1.0)
+            out["order"] += [k] * len(pixels)
+            out["pixel"] += pixels.tolist()
+            out["share"] += row[pixels].tolist()
+        return out
+
     def check_coverage(self, velocity):
         """Raise unless every template covers the used pixels."""
         edges = self.scene.edges

@@ -31,7 +31,7 @@ class Result:
         self.factor = definite_factor(self.matrix, 0.0)
         self.inverse = self.factor.inverse()
         self.chi2 = float(np.sum(self.state.residual**2))
-        self.dof = np.count_nonzero(setup.weight) - self.effective_parameters()
+        self.dof = np.count_nonzero(problem.scene.weight) - self.effective_parameters()
         self.scale = 1.0 if setup.has_sigma else self.chi2 / max(self.dof, 1.0)
         self.lines, self.covariance = self.seen_lines()
 

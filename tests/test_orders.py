@@ -271,6 +271,58 @@ class TestMotionOfTheEarth:
             fit_near(orders, star, sky, barycentric_velocity=-14.2)
 
 
+class TestRobust:
+    HIT = {0: [17, 60, 61, 150], 2: [5, 100, 199]}
+
+    def spoiled(self, orders):
+        """Cosmic rays and hot pixels that nobody masked."""
+        out = []
+        for k, order in enumerate(orders):
+            flux = order.flux.value.copy()
+            flux[self.HIT.get(k, [])] *= 1.0 + np.linspace(0.1, 0.5, len(self.HIT.get(k, [])))
+            out.append(Spectrum(flux=flux * order.flux.unit, spectral_axis=order.spectral_axis.bin_edges,
+                                bin_specification="edges", uncertainty=order.uncertainty))  # fmt: skip
+        return out
+
+    def test_rays_are_found_and_do_no_harm(self, orders, star, sky, fit):
+        given = self.spoiled(orders)
+        squares, robust = fit_near(given, star, sky), fit_near(given, star, sky, robust=True)
+        listed = robust.fit_info["down_weighted"]
+        share = {(k, p): s for k, p, s in zip(listed["order"], listed["pixel"], listed["share"], strict=True)}
+        for k, pixels in self.HIT.items():
+            assert all(share[k, p] == 0.0 for p in pixels)
+        # of the others a few in a hundred thousand would be far out by chance, three in a thousand a little
+        hit = {(k, p) for k, pixels in self.HIT.items() for p in pixels}
+        assert len(set(share) - hit) < 0.02 * 880 and min(s for key, s in share.items() if key not in hit) > 0.5
+        worst = {}
+        for name in ("radial_velocity", "telluric_scale", "order_0_continuum_0", "order_2_continuum_1"):
+            value, std = found(fit)[name]
+            worst[name] = [abs(found(other)[name][0] - value) / std for other in (squares, robust)]
+        assert max(after for _, after in worst.values()) < 0.7 < 2.0 < max(before for before, _ in worst.values())
+        assert squares.fit_info["chi2"] > 5 * robust.fit_info["chi2"]
+
+    def test_clean_orders_stay_as_they_are(self, orders, star, sky, fit):
+        robust = fit_near(orders, star, sky, robust=True)
+        for name, (value, std) in found(fit).items():
+            assert abs(found(robust)[name][0] - value) <= 0.25 * std, name
+
+    def test_pixels_are_those_of_the_user(self, orders, star, sky):
+        order = self.spoiled(orders)[0]
+        turned = Spectrum(flux=order.flux[::-1], spectral_axis=order.spectral_axis.bin_edges[::-1],
+                          bin_specification="edges", uncertainty=order.uncertainty[::-1])  # fmt: skip
+        listed = fit_near(turned, star, sky, robust=True).fit_info["down_weighted"]
+        assert {N_PIX - 1 - p for p in self.HIT[0]} <= set(listed["pixel"]) and set(listed["order"]) == {0}
+
+    def test_it_survives_a_file(self, orders, star, sky, tmp_path):
+        fit = fit_near(self.spoiled(orders)[0], star, sky, robust=True, free=())
+        fit.write(tmp_path / "fit.asdf")
+        assert SpectrumFit.read(tmp_path / "fit.asdf").fit_info["down_weighted"] == fit.fit_info["down_weighted"]
+
+    def test_message(self, orders, star):
+        with pytest.raises(TypeError, match="robust must be True or False, got 'huber'"):
+            fit_near(orders, star, None, robust="huber")
+
+
 class TestResolvingPower:
     def observed(self, star, sky, powers):
         options = {"radial_velocity": VELOCITY * KMS, "vsini": VSINI * KMS, "telluric_scale": COLUMN, "n_pix": N_PIX,

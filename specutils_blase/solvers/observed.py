@@ -7,7 +7,8 @@ columns and continuum are the global ones.  The pixels may be those of several e
 continuum of its own, and where asked a resolving power and a wavelength polynomial, and all share the rest.
 """
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -83,6 +84,12 @@ class ObservedLines:
         self._depths = [RunningDepth(lambda lines, form=form: line_depth(scene.grid, lines, form))
                         for form in scene.form]  # fmt: skip
         self._last, self._memory, self._seen = None, compiled.Memory(), compiled.Memory()
+
+    def reweighted(self, weight):
+        """The same problem with other weights (n_pix,)."""
+        other = copy.copy(self)
+        other.scene, other._last = replace(self.scene, weight=weight), None
+        return other
 
     def start(self):
         """theta of the starting point."""
