@@ -36,6 +36,8 @@ __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 MAX_ITERATIONS = 60
 # More than the orbit and the rotation of the Earth together [km/s].
 FASTEST_EARTH = 40.0
+# Multiple correlation of the veiling with the lines that is told: its error is three times what it would be without.
+DEGENERATE = 0.95
 # Of the global parameters alone, beforehand.
 MAX_ITERATIONS_RIGID = 15
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
@@ -232,7 +234,7 @@ class SpectrumFit:
 def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=None, vsini=None, limb_darkening=0.6,
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
-                 barycentric_velocity=None, robust=False, on_missing=None):  # fmt: skip
+                 barycentric_velocity=None, veiling=None, robust=False, on_missing=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -287,6 +289,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         moves towards the star.  None: ``meta["barycentric_velocity"]`` of `observed`, if any.  Where
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
+    veiling : int, optional
+        Degree of a Legendre polynomial over all wavelengths, the logarithm of the veiling r: light without lines, in
+        units of the continuum of the star, that makes it (S + r) / (1 + r).  0 is one number for all.  With free
+        strengths it is known through their prior and through saturated lines; how much is in the multiple correlation
+        with the lines, ``parameters.meta["veiling_correlation"]``, and a warning tells when it is above 0.95.
     robust : bool
         Whether pixels more than three standard deviations off pull with bounded force, and beyond nine not at all
         (Hampel's loss): cosmic rays and hot pixels that are not masked.  ``fit_info["down_weighted"]`` lists them with
@@ -324,7 +331,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if motion.is_removed:  # on the ground the tellurics are at rest
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
         velocity = None if velocity is None else added_velocities(velocity, -motion.velocity)
-    settings = template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree, wavelength_degree
+    settings = (template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree,
+                _degree("wavelength_degree", wavelength_degree), _degree("veiling", veiling))  # fmt: skip
+    if veiling is not None and template is None:
+        raise ValueError(explain("veiling", "be None without a template", repr(veiling), "give the star a template"))
     on_missing = _on_missing(on_missing, orders)
     setup = Setup.build(covered(orders, template, tellurics, velocity or 0.0, on_missing, trim=False), *settings)
     velocity, rotation = velocity_and_rotation(setup, velocity, rotation)
@@ -332,14 +342,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         setup.check_coverage(velocity)
     else:
         setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing), *settings)
-    problem = setup.problem(velocity, rotation, free, prior)
+    problem, theta = _start(setup, velocity, rotation, free, prior)
     show = reporter(progress)
-    theta = problem.start()
-    if tellurics and problem.shape[0]:
-        # a column far from that of the template would else be made of a thousand strengths
-        rigid = setup.problem(velocity, rotation, dict.fromkeys(free, ()), prior)
-        first = levenberg_marquardt(rigid, rigid.start(), max_iterations=MAX_ITERATIONS_RIGID, rtol=1e-3)
-        theta = problem.join(problem.split(theta)[0], rigid.globals(first.theta))
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
     solution, share = levenberg_marquardt(problem, theta, **steps), None
@@ -357,11 +361,26 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
     fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
+    if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
+        warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "
+                      "the prior; hold the strengths or tighten their prior", BlaseWarning, stacklevel=2)  # fmt: skip
     if share is not None:
         fit.fit_info["down_weighted"] = setup.down_weighted(share)
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
+
+
+def _start(setup, velocity, rotation, free, prior):
+    """The problem, and where it starts."""
+    problem = setup.problem(velocity, rotation, free, prior)
+    theta = problem.start()
+    if (setup.tellurics or problem.veils) and problem.shape[0]:
+        # a column far from that of the template, or a veil, would else be made of a thousand strengths
+        rigid = setup.problem(velocity, rotation, dict.fromkeys(free, ()), prior)
+        first = levenberg_marquardt(rigid, rigid.start(), max_iterations=MAX_ITERATIONS_RIGID, rtol=1e-3)
+        theta = problem.join(problem.split(theta)[0], rigid.globals(first.theta))
+    return problem, theta
 
 
 @dataclass(frozen=True)
@@ -412,6 +431,12 @@ def _prior(prior):
         raise TypeError(explain("prior", "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
                                 "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
     return prior
+
+
+def _degree(name, value):
+    if value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(explain(name, "be None or a whole number, not negative", repr(value), "0 is a constant"))
 
 
 def _on_missing(value, orders):

@@ -35,6 +35,8 @@ LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
 LARGEST_POWER = 2e6
 # The grid reaches this far beyond the pixels [km/s], besides the line spread function.
 MARGIN = 60.0
+# Where a free veiling starts.
+FIRST_VEILING = 0.1
 # An order of which less than this share is covered by the templates is skipped.
 LEAST_COVERED = 0.25
 
@@ -88,7 +90,8 @@ class Setup:
         return self.arrays[0].medium
 
     @classmethod
-    def build(cls, orders, template, tellurics, lsf, limb_darkening, continuum_degree, wavelength_degree=None):
+    def build(cls, orders, template, tellurics, lsf, limb_darkening, continuum_degree, wavelength_degree=None,
+              veiling=None):  # fmt: skip
         """Choose the pixels, the units of the flux and the grid."""
         numbers = np.array([k for k, a in enumerate(orders.arrays) if a is not None])
         parts = [orders.arrays[k] for k in numbers]
@@ -134,7 +137,7 @@ class Setup:
         scene = Scene(
             grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, n_parts=len(parts),
             power_basis=continuum_columns(edges.mean(axis=1), getattr(lsf, "degree", 0), domain=span),
-            own_power=own_power,
+            own_power=own_power, veil_basis=None if veiling is None else continuum_columns(grid, veiling),
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip
@@ -218,8 +221,10 @@ class Setup:
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
+        veil = np.zeros(scene.veil_basis.shape[1])
+        veil[:1] = np.log(FIRST_VEILING)
         start = Globals(velocity, rotation, np.zeros(scene.power_basis.shape[1]), np.zeros(scene.n_species),
-                        np.zeros(0), np.zeros(scene.n_parts), shift)  # fmt: skip
+                        np.zeros(0), np.zeros(scene.n_parts), shift, veil)  # fmt: skip
         start = replace(start, continuum=self.first_continuum(scene, lines, start))
         return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty, held=held)
 

@@ -9,7 +9,7 @@ from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMIN
 from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
-from specutils_blase.solvers.observed import LARGEST_VSINI, SMALLEST_VSINI
+from specutils_blase.solvers.observed import LARGEST_VEIL, LARGEST_VSINI, SMALLEST_VEIL, SMALLEST_VSINI
 from specutils_blase.solvers.scene import STAR, added_velocities
 
 __all__ = ["Result"]
@@ -95,6 +95,9 @@ class Result:
             rows.append(("radial_velocity", velocity, named["radial_velocity"], "km / s", False))
             rows.append(("vsini", glob.vsini, named["vsini"] / (2.0 * glob.vsini), "km / s", False))
             rows.append(("limb_darkening", scene.limb_darkening, 0.0, "", True))
+            for k, name in enumerate(problem.veils):
+                value = np.exp(glob.veil[0]) if k == 0 else glob.veil[k]
+                rows.append((name, value, named[name] * (value if k == 0 else 1.0), "", False))
         if self.motion.velocity is not None:
             rows.append(("barycentric_velocity", self.motion.velocity, 0.0, "km / s", True))
         if scene.resolving_power is not None:
@@ -115,7 +118,20 @@ class Result:
         # an error bar about a limit says nothing
         inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
         table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
+        if problem.veils:
+            inside = SMALLEST_VEIL < glob.veil[0] < LARGEST_VEIL
+            table.meta["at_bound"] += [] if inside else ["veiling"]
+            table.meta["veiling_correlation"] = self.veiling_correlation()
         return table
+
+    def veiling_correlation(self):
+        """The multiple correlation of the veiling with all free parameters of the lines.
+
+        The share of its variance that is left where these are held is one minus its square.
+        """
+        index = self.problem.names.index("veiling")
+        held = np.linalg.inv(self.matrix.corner)[index, index]
+        return float(np.sqrt(max(1.0 - held / self.inverse.corner[index, index], 0.0)))
 
     def own_parameters(self, p, errors):
         """Rows of the table for what part p has for itself; their names say which of several orders it is."""

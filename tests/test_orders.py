@@ -9,7 +9,7 @@ from astropy.nddata import StdDevUncertainty
 from matplotlib import pyplot
 from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
 
-from specutils_blase import BlaseWarning, CoverageError, LineTemplate, SpectrumFit, fit_spectrum
+from specutils_blase import BlaseWarning, CoverageError, GaussianPrior, LineTemplate, SpectrumFit, fit_spectrum
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 from specutils_blase.instrument import ResolvingPower
 from specutils_blase.simulation import scatter_lines, simulate_order, simulate_star, simulate_telluric
@@ -321,6 +321,64 @@ class TestRobust:
     def test_message(self, orders, star):
         with pytest.raises(TypeError, match="robust must be True or False, got 'huber'"):
             fit_near(orders, star, None, robust="huber")
+
+
+class TestVeiling:
+    def veiled(self, orders, star, sky, amount):
+        """The same exposure with grey light beside the star: tellurics absorb it too, and the continuum is higher."""
+        clear, dark = observe(star, sky, snr=1e4), observe(star, sky, snr=1e4)
+        nothing = template_of(star.model.copy(), "rest")
+        nothing.model.strength = nothing.model.strength.quantity * 1e-9
+        dark = observe(nothing, sky, snr=1e4)
+        out = []
+        for k, (a, b) in enumerate(zip(clear, dark, strict=True)):
+            flux = (a.flux.value + amount * b.flux.value) / (1 + amount)
+            sigma = np.sqrt(flux) * 1e4**0.5 * 0.3  # a signal-to-noise ratio of some 300 at level 1
+            flux = flux + sigma * np.random.default_rng(k).normal(size=flux.size)
+            out.append(Spectrum(flux=flux * u.electron, spectral_axis=a.spectral_axis.bin_edges,
+                                bin_specification="edges", uncertainty=StdDevUncertainty(sigma)))  # fmt: skip
+        return out
+
+    @pytest.mark.parametrize("amount", [0.05, 0.4, 2.0])
+    def test_with_the_strengths_held_it_is_recovered(self, orders, star, sky, amount):
+        given = self.veiled(orders, star, sky, amount)
+        fit = fit_near(given, star, sky, veiling=0, free=())
+        value, std = found(fit)["veiling"]
+        assert abs(value - amount) < 4 * std and std < 0.1 * (1 + amount)
+        assert fit.parameters.meta["veiling_correlation"] < 1e-3
+        plain = fit_near(given, star, sky, free=())
+        assert plain.fit_info["chi2"] > fit.fit_info["chi2"] + (10 if amount < 0.1 else 100)
+
+    def test_none_is_at_its_limit_or_small(self, orders, star, sky):
+        fit = fit_near(orders, star, sky, veiling=0, free=())
+        value, std = found(fit)["veiling"]
+        assert value < 0.05 and ("veiling" in fit.parameters.meta["at_bound"] or value < 4 * std)
+
+    def test_with_free_strengths_it_is_said_to_be_degenerate(self, orders, star, sky):
+        given = self.veiled(orders, star, sky, 0.4)
+        with pytest.warns(BlaseWarning, match="veiling and the lines can hardly be told apart .correlation 0.9"):
+            free = fit_near(given, star, sky, veiling=0, free={"star": "strength"})
+        held = fit_near(given, star, sky, veiling=0, free=())
+        expected = np.sqrt(1 - (found(held)["veiling"][1] / found(free)["veiling"][1]) ** 2)
+        assert free.parameters.meta["veiling_correlation"] == pytest.approx(expected, abs=0.02)
+        tight = GaussianPrior(strength=0.02)
+        assert fit_near(given, star, sky, veiling=0, prior=tight).parameters.meta["veiling_correlation"] < 0.95
+
+    def test_polynomial(self, orders, star, sky):
+        fit = fit_near(self.veiled(orders, star, sky, 0.4), star, sky, veiling=1, free=())
+        value, std = found(fit)["veiling_1"]
+        assert abs(value) < 4 * std < 1.5
+
+    @pytest.mark.parametrize("value", [-1, 0.5, True, "0"])
+    def test_messages(self, orders, star, value):
+        with pytest.raises(ValueError, match="veiling must be None or a whole number, not negative, got"):
+            fit_near(orders, star, None, veiling=value)
+        with pytest.raises(ValueError, match="wavelength_degree must be None or a whole number, not negative, got"):
+            fit_near(orders, star, None, wavelength_degree=value)
+
+    def test_a_star_is_needed(self, orders, sky):
+        with pytest.raises(ValueError, match="veiling must be None without a template"):
+            fit_near(orders, None, sky, veiling=0)
 
 
 class TestResolvingPower:

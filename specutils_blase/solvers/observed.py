@@ -43,6 +43,8 @@ __all__ = ["ObservedLines"]
 
 # Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
+# ln of the least and the largest veiling: less cannot be told from none, more leaves nothing of the star.
+SMALLEST_VEIL, LARGEST_VEIL = np.log(1e-4), np.log(1e2)
 # Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
 SMALLEST_VSINI = 0.05
 # Largest vsini [km/s]: beyond the speed at which any star breaks up.
@@ -73,7 +75,8 @@ class ObservedLines:
         self.penalty, self.neighbours = penalty, neighbours
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
         powers = ["resolving_power", *(f"resolving_power_{k}" for k in range(1, scene.power_basis.shape[1]))]
-        self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + powers * free_scale
+        self.veils = [f"veiling_{k}" if k else "veiling" for k in range(scene.veil_basis.shape[1])]
+        self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + powers * free_scale + self.veils
         n_lines, q = layout.shape
         n_local = n_lines if q else 0
         self.shape = (n_local, q, len(self.names) + scene.n_species + scene.n_parts * scene.n_own)
@@ -100,13 +103,14 @@ class ObservedLines:
         scene = self.scene
         named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2}
         powers = np.atleast_1d(glob.log_scale) if self.free_scale else []
+        veil = glob.veil if self.veils else []
         n = scene.n_parts
         own = [glob.continuum.reshape(n, -1)]
         if scene.own_power:
             own.append(np.zeros((n, 1)) if glob.power is None else glob.power[:, None])
         if scene.shift_basis.shape[1]:
             own.append(np.zeros((n, scene.shift_basis.shape[1])) if glob.shift is None else glob.shift)
-        return np.concatenate([local.ravel(), [named[name] for name in self.names if name in named], powers,
+        return np.concatenate([local.ravel(), [named[name] for name in self.names if name in named], powers, veil,
                                glob.column, np.concatenate(own, axis=1).ravel()])  # fmt: skip
 
     def split(self, theta):
@@ -126,6 +130,7 @@ class ObservedLines:
             named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
             np.array(powers) if powers else self.first.log_scale, column, own[:, :m],
             own[:, m] if scene.own_power else None, own[:, m + scene.own_power :],
+            np.array([named[name] for name in self.veils]),
         )  # fmt: skip
 
     def lines(self, theta):
@@ -170,7 +175,7 @@ class ObservedLines:
             return glob
         lines = state.observed
         pulled = self._response.adjoint(state.residual * scene.weight * state.continuum, scene.grid.size)
-        star = -state.star * correlate(pulled * state.telluric, state.kernel)
+        star = -state.star * correlate(pulled * state.telluric * state.dilution, state.kernel)
         telluric = -pulled * state.rotated * state.telluric
         reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, MODEL_TOLERANCE)
         lo, hi = compiled.line_windows(scene.grid, lines.center, reach)
@@ -209,7 +214,7 @@ class ObservedLines:
         level = state.continuum * scene.weight
 
         def work(first, last):
-            _push(columns, offset, lo, hi, is_star, state.kernel, -state.star, state.telluric,
+            _push(columns, offset, lo, hi, is_star, state.kernel, -state.star, state.telluric * state.dilution,
                   -state.rotated * state.telluric, response.start, response.pointer, response.values, level,
                   p_lo, p_hi, p_offset, first, last, out)  # fmt: skip
 
@@ -231,12 +236,16 @@ class ObservedLines:
         for name in self.names:
             if name == "radial_velocity":
                 beta = glob.velocity / SPEED_OF_LIGHT
-                slope = log_derivative(state.rotated, scene.step / SPEED_OF_LIGHT)
+                slope = log_derivative(state.bare, scene.step / SPEED_OF_LIGHT) * state.dilution
                 columns.append(level * (response @ (-slope * state.telluric)) / (SPEED_OF_LIGHT * (1.0 - beta**2)))
             elif name == "vsini":
-                columns.append(level * (response @ (self._rotation_slope(state) * state.telluric)))
+                slope = self._rotation_slope(state) * state.dilution
+                columns.append(level * (response @ (slope * state.telluric)))
         if self.free_scale:
             columns.extend(scene.power_basis.T * by_power)
+        if self.veils:
+            by_veil = (1.0 - state.bare) * (1.0 - state.dilution) * state.dilution * state.telluric
+            columns.extend(level * (response @ (by_veil * row)) for row in scene.veil_basis.T)
         columns.extend(level * (response @ (-depth * flux)) for depth in state.depths)
         own = [scene.basis.T * (state.pixels * scene.weight)]
         if scene.own_power:
@@ -265,6 +274,9 @@ class ObservedLines:
             i = self.names.index("vsini")
             at_limit[i] = step[i] > 0 if values[i] <= SMALLEST_VSINI**2 else (
                 values[i] >= LARGEST_VSINI**2 and step[i] < 0)  # fmt: skip
+        if self.veils:
+            i = self.names.index("veiling")
+            at_limit[i] = (values[i] <= SMALLEST_VEIL and step[i] > 0) or (values[i] >= LARGEST_VEIL and step[i] < 0)
         blocked = self.layout.blocked(local, step_local).ravel() if self.shape[0] else np.zeros(0, dtype=bool)
         return np.concatenate([blocked, at_limit])
 
@@ -287,6 +299,9 @@ class ObservedLines:
         if "vsini" in self.names:
             i = self.names.index("vsini")
             values[i] = np.clip(values[i], SMALLEST_VSINI**2, LARGEST_VSINI**2)
+        if self.veils:
+            i = self.names.index("veiling")
+            values[i] = np.clip(values[i], SMALLEST_VEIL, LARGEST_VEIL)
         local = self.layout.move(local, step_local) if self.shape[0] else local
         return np.concatenate([local.ravel(), values])
 
@@ -301,6 +316,8 @@ class _State:
     scale: np.ndarray  # factor on each line's optical depth, 1 for the star
     star: np.ndarray
     kernel: np.ndarray
+    bare: np.ndarray  # the rotated star without veiling
+    dilution: np.ndarray  # by which veiling makes its lines weaker, (n_grid,) or (1,)
     rotated: np.ndarray
     depths: list  # optical depth of each species
     telluric: np.ndarray
@@ -321,15 +338,17 @@ class _State:
         kernel = np.ones(1)
         if scene.has_star:
             kernel = rotation_weights(glob.vsini, scene.limb_darkening, scene.step)
-        rotated = convolve(star, kernel)
+        bare, veil = convolve(star, kernel), scene.veiling(glob)
+        dilution = 1.0 / (1.0 + veil)
+        rotated = (bare + veil) * dilution if problem.veils else bare
         telluric = np.exp(-sum(depths[1:], np.zeros(scene.grid.size)))
         if problem.free_scale or scene.own_power or scene.shift_basis.shape[1]:
             problem._response = scene.response(glob)
         pixels = problem._response @ (rotated * telluric)
         continuum = np.einsum("pm,pm->p", scene.basis, glob.continuum[scene.part])
         residual = (pixels * continuum - scene.data) * scene.weight
-        return cls(glob, observed, doppler, scale, star, kernel, rotated, depths[1:], telluric, pixels, continuum,
-                   residual)  # fmt: skip
+        return cls(glob, observed, doppler, scale, star, kernel, bare, dilution, rotated, depths[1:], telluric, pixels,
+                   continuum, residual)  # fmt: skip
 
 
 @njit(**FAST)

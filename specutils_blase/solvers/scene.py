@@ -61,6 +61,9 @@ class Scene:
         Terms of each order's wavelength polynomial, default none.
     own_power : bool
         Whether every order has a factor of its own on the resolving power.
+    veil_basis : ndarray, shape (n_grid, k), optional
+        Terms of the logarithm of the veiling: light r without lines in units of the star's continuum, which makes the
+        star (S + r) / (1 + r).  Default none.
     """
 
     grid: np.ndarray
@@ -80,11 +83,12 @@ class Scene:
     power_basis: np.ndarray | None = None
     shift_basis: np.ndarray | None = None
     own_power: bool = False
+    veil_basis: np.ndarray | None = None
 
     def __post_init__(self):
         n_pix = len(self.edges)
         given = {"part": np.zeros(n_pix, dtype=np.int64), "power_basis": np.ones((n_pix, 1)),
-                 "shift_basis": np.zeros((n_pix, 0))}  # fmt: skip
+                 "shift_basis": np.zeros((n_pix, 0)), "veil_basis": np.zeros((self.grid.size, 0))}  # fmt: skip
         for name, default in given.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
@@ -93,6 +97,10 @@ class Scene:
     def has_star(self):
         """Whether there is a star."""
         return bool(np.any(self.species == STAR))
+
+    def veiling(self, glob):
+        """The veiling at each grid point, 0 without."""
+        return np.exp(self.veil_basis @ glob.veil) if self.veil_basis.shape[1] else np.zeros(1)
 
     @property
     def n_own(self):
@@ -133,6 +141,8 @@ class Globals:
         ln of the factor on the resolving power of each order, besides.
     shift : ndarray, shape (n_parts, k) [km/s], optional
         Coefficients of `Scene.shift_basis`: by so much longer are the wavelengths of the pixels than was said.
+    veil : ndarray, shape (k,), optional
+        Coefficients of `Scene.veil_basis`.
     """
 
     velocity: float
@@ -142,6 +152,7 @@ class Globals:
     continuum: np.ndarray
     power: np.ndarray | None = None
     shift: np.ndarray | None = None
+    veil: np.ndarray | None = None
 
 
 def line_depth(grid, lines, form):

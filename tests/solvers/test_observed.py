@@ -38,7 +38,7 @@ def uncut(monkeypatch):
 
 
 def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_000.0, free_scale=True, matrix=None,
-                 vsini=6.0, penalty=True, emission=True, orders=False):  # fmt: skip
+                 vsini=6.0, penalty=True, emission=True, orders=False, veil=None):  # fmt: skip
     """Four star lines and two of each species, overlapping, one in emission, seen with noise."""
     rng = np.random.default_rng(8)
     seen = rng.uniform(10600.4, 10603.8, 4 * star + 2 * n_species)
@@ -63,6 +63,10 @@ def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_0
     start = Globals(VELOCITY, vsini, 0.05, np.full(n_species, 0.2), np.array([1.0, 0.05, -0.1]))
     if orders:
         scene, start = as_orders(scene, start)
+    if veil is not None:
+        x = np.linspace(-1, 1, GRID.size)
+        scene = replace(scene, veil_basis=np.stack([np.ones(GRID.size), x], axis=1)[:, : len(veil)])
+        start = replace(start, veil=np.array(veil))
     prior = None
     if penalty and free:
         shape = (seen.size, len(free))
@@ -108,7 +112,8 @@ def jacobian(problem, theta, steps):
 def finite_steps(problem):
     """A step for every parameter that is small against what changes the model."""
     n, q, m = problem.shape
-    named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2, "resolving_power_1": 1e-2}
+    named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2, "resolving_power_1": 1e-2, "veiling": 1e-2,
+             "veiling_1": 1e-2}
     glob = [named[name] for name in problem.names]
     scene = problem.scene
     own = [1e-3] * scene.basis.shape[1] + [1e-2] * scene.own_power + [0.02] * scene.shift_basis.shape[1]
@@ -127,6 +132,8 @@ CASES = {
     "slow rotation": {"vsini": 1.5},
     "product form": {"form": "product", "emission": False},
     "orders": {"orders": True},
+    "veiling": {"veil": (-1.0,)},
+    "veiling of an order": {"veil": (-0.5, 0.3), "orders": True},
     "orders without lines": {"orders": True, "free": ()},
 }
 
