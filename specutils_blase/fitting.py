@@ -38,8 +38,6 @@ MAX_ITERATIONS = 60
 FASTEST_EARTH = 40.0
 # Multiple correlation of the veiling with the lines that is told: its error is three times what it would be without.
 DEGENERATE = 0.95
-# Of the global parameters alone, beforehand.
-MAX_ITERATIONS_RIGID = 15
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 
@@ -342,11 +340,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         setup.check_coverage(velocity)
     else:
         setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing), *settings)
-    problem, theta = _start(setup, velocity, rotation, free, prior)
+    problem = setup.problem(velocity, rotation, free, prior)
     show = reporter(progress)
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
-    solution, share = levenberg_marquardt(problem, theta, **steps), None
+    solution, share = levenberg_marquardt(problem, problem.start(), **steps), None
     if robust:
         problem, solution, share = robust_fit(problem, solution.theta, **steps)
     show("")
@@ -369,18 +367,6 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
     fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
     return fit
-
-
-def _start(setup, velocity, rotation, free, prior):
-    """The problem, and where it starts."""
-    problem = setup.problem(velocity, rotation, free, prior)
-    theta = problem.start()
-    if (setup.tellurics or problem.veils) and problem.shape[0]:
-        # a column far from that of the template, or a veil, would else be made of a thousand strengths
-        rigid = setup.problem(velocity, rotation, dict.fromkeys(free, ()), prior)
-        first = levenberg_marquardt(rigid, rigid.start(), max_iterations=MAX_ITERATIONS_RIGID, rtol=1e-3)
-        theta = problem.join(problem.split(theta)[0], rigid.globals(first.theta))
-    return problem, theta
 
 
 @dataclass(frozen=True)
