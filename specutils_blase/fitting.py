@@ -16,7 +16,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
-from specutils_blase.instrument import as_lsf
+from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.orders import read_orders
@@ -253,9 +253,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         The star.  None fits tellurics alone.
     telluric : LineTemplate or list of LineTemplate, optional
         One for each species, each with a free factor on its optical depth, at rest in the frame of `observed`.
-    lsf : float, callable, LSF object, 2-D array or None
+    lsf : float, callable, LSF object, 2-D array, None, or a list of these
         Resolving power, a function of the wavelengths (a Quantity in vacuum Angstrom) that returns it, a
-        `ResolvingPower` (``free=True`` fits it), `GaussianLSF` or `BandedLSF`; None for pixels alone.
+        `ResolvingPower` (``free=True`` fits it), `GaussianLSF` or `BandedLSF`; None for pixels alone.  A list has one
+        for each order.
     radial_velocity : Quantity, optional
         Where to start; None: from a cross-correlation.  Positive when receding.
     vsini : Quantity, optional
@@ -316,7 +317,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         raise TypeError(explain("robust", "be True or False", repr(robust), "False is the default"))
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
-    lsf, free, prior = as_lsf(lsf), _free(free), _prior(prior)
+    lsf, free, prior = _lsfs(lsf, orders), _free(free), _prior(prior)
     speed = u.km / u.s
     velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
     if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
@@ -417,6 +418,22 @@ def _prior(prior):
         raise TypeError(explain("prior", "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
                                 "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
     return prior
+
+
+def _lsfs(lsf, orders):
+    """The line spread function of all orders, or a list with that of each."""
+    if orders.is_single or not isinstance(lsf, list | tuple):
+        return as_lsf(lsf)
+    if len(lsf) != len(orders):
+        raise ValueError(explain("lsf", f"hold one for each of the {len(orders)} orders", len(lsf),
+                                 "give them in the same sequence, or one for all"))  # fmt: skip
+    each = [as_lsf(item, f"lsf[{k}]") for k, item in enumerate(lsf)]
+    settings = ("free", "degree", "per_order")
+    kinds = {(type(item) is BandedLSF, item is None, *(getattr(item, name, 0) for name in settings)) for item in each}
+    if len(kinds) > 1:
+        raise ValueError(explain("lsf", "be of one kind in all orders, and free in all or in none", "several",
+                                 "give resolving powers or matrices throughout"))  # fmt: skip
+    return each
 
 
 def _degree(name, value):

@@ -98,6 +98,8 @@ class Setup:
         inside = [np.flatnonzero(a.good) for a in parts]
         used = [slice(i[0], i[-1] + 1) for i in inside]
         n_shared = 2 * (template is not None) + len(tellurics)
+        lsfs = [lsf[k] for k in numbers] if isinstance(lsf, list) else [lsf] * len(numbers)
+        lsf = lsfs[0]  # what may be free is the same for all
         n_powers = bool(getattr(lsf, "free", False)) * (1 + getattr(lsf, "degree", 0))
         n_own = n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
         fewest = min(i.size for i in inside)
@@ -122,8 +124,11 @@ class Setup:
         place = np.argsort(joint["edges"].mean(axis=1), kind="stable")
         joint = {key: np.ascontiguousarray(values[place]) for key, values in joint.items()}
         edges = joint["edges"]
-        banded = banded_lsfs(lsf, orders, parts)
-        power = None if lsf is None or banded else checked_power(lsf, edges.mean(axis=1), edges)
+        banded = banded_lsfs(lsfs, parts)
+        if banded and wavelength_degree is not None:
+            raise ValueError(explain("wavelength_degree", "be None with resolution matrices", wavelength_degree,
+                                     "they belong to the wavelengths of their pixels"))  # fmt: skip
+        power = None if lsf is None or banded else checked_power(lsfs, joint["part"], edges)
         step = grid_step(power, template)
         margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
         reach = margin / SPEED_OF_LIGHT
@@ -338,15 +343,15 @@ def _flux_scale(flux, name):
     return scale
 
 
-def banded_lsfs(lsf, orders, parts):
+def banded_lsfs(lsfs, parts):
     """The resolution matrix of each part, or nothing."""
-    if not isinstance(lsf, BandedLSF):
+    if not isinstance(lsfs[0], BandedLSF):
         return []
-    for a in parts:
+    for a, lsf in zip(parts, lsfs, strict=True):
         if lsf.bands.shape[1] != a.wave.size:
             raise ValueError(explain("lsf", f"have a column for each of the {a.wave.size} pixels of observed",
                                      lsf.bands.shape[1], "give the resolution matrix of this spectrum"))  # fmt: skip
-    return [lsf] * len(parts)
+    return lsfs
 
 
 def scene_parts(scene):
@@ -391,9 +396,11 @@ def check_degree(degree, n_pixels, n_others):
         raise ValueError(explain(name, expected, degree, f"lower it, or {remedy}"))
 
 
-def checked_power(lsf, wave, edges):
-    """Resolving power at `wave` (n_pix,), refused where it is too low for the data or too high for the grid."""
-    power = lsf.resolving_power(wave)
+def checked_power(lsfs, part, edges):
+    """Resolving power of every pixel (n_pix,), refused where it is too low for the data or too high for the grid."""
+    wave, power = edges.mean(axis=1), np.empty(len(edges))
+    for p, lsf in enumerate(lsfs):
+        power[part == p] = lsf.resolving_power(wave[part == p])
     lowest = 2.0 * edges.max() / (edges.max() - edges.min())
     if power.min() < lowest or power.max() > LARGEST_POWER:
         raise ValueError(explain("lsf", f"have a resolving power between {lowest:.0f} (two elements in the data) and "

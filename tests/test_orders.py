@@ -11,7 +11,7 @@ from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase import BlaseWarning, CoverageError, GaussianPrior, LineTemplate, SpectrumFit, fit_spectrum
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
-from specutils_blase.instrument import ResolvingPower
+from specutils_blase.instrument import BandedLSF, ResolvingPower
 from specutils_blase.simulation import scatter_lines, simulate_order, simulate_star, simulate_telluric
 
 KMS = u.km / u.s
@@ -397,6 +397,49 @@ class TestResolvingPower:
         for k, truth in enumerate(powers):
             value, std = values[f"order_{k}_resolving_power"]
             assert abs(value - truth) < 4 * std < 12_000
+
+    def test_given_for_every_order(self, star, sky):
+        powers = [45_000.0, 50_000.0, 55_000.0, 60_000.0]
+        given = self.observed(star, sky, powers)
+        right, wrong = fit_near(given, star, sky, lsf=powers), fit_near(given, star, sky, lsf=powers[::-1])
+        assert right.fit_info["chi2"] < right.fit_info["dof"] * 1.15 < 1.1 * wrong.fit_info["chi2"]
+        factor = fit_near(given, star, sky, lsf=[ResolvingPower(0.9 * p, free=True) for p in powers])
+        value, std = found(factor)["resolving_power"]
+        assert abs(value - np.mean(powers)) < 4 * std
+
+    def test_matrices(self, star, sky):
+        """A matrix per order that holds a Gaussian is that Gaussian, but for the pixels that it acts on."""
+        powers, matrices = [45_000.0, 50_000.0, 55_000.0, 60_000.0], []
+        given = self.observed(star, sky, powers)
+        for order, power in zip(given, powers, strict=True):
+            wave, step = order.spectral_axis.to_value(u.AA), np.diff(order.spectral_axis.bin_edges.to_value(u.AA))
+            sigma = wave / power / 2.3548
+            bands, total = np.zeros((9, N_PIX)), np.zeros(N_PIX)
+            for row, offset in enumerate(range(4, -5, -1)):  # BandedLSF: the band of offset k holds A[j - k, j]
+                i = np.arange(N_PIX) - offset
+                ok = (i >= 0) & (i < N_PIX)
+                x = (wave[ok] - wave[i[ok]]) / sigma[i[ok]]
+                bands[row, ok] = np.exp(-0.5 * x**2) * step[ok]
+                total[i[ok]] += bands[row, ok]
+            for row, offset in enumerate(range(4, -5, -1)):  # every row sums to one, those at the ends too
+                bands[row] /= total[np.clip(np.arange(N_PIX) - offset, 0, N_PIX - 1)]
+            matrices.append(BandedLSF(bands))
+        fit = fit_near(given, star, sky, lsf=matrices, free=())
+        assert abs(found(fit)["radial_velocity"][0] - VELOCITY) < 0.1
+        exact = fit_near(given, star, sky, lsf=powers, free=())
+        assert fit.fit_info["rms"] < 1.5 * exact.fit_info["rms"] < 0.01
+        with pytest.raises(ValueError, match="wavelength_degree must be None with resolution matrices, got 0"):
+            fit_near(given, star, sky, lsf=matrices, wavelength_degree=0)
+
+    def test_lists_that_do_not_fit(self, orders, star, sky):
+        with pytest.raises(ValueError, match="lsf must hold one for each of the 4 orders, got 3"):
+            fit_near(orders, star, sky, lsf=[LSF] * 3)
+        with pytest.raises(ValueError, match="lsf must be of one kind in all orders"):
+            fit_near(orders, star, sky, lsf=[LSF, LSF, None, LSF])
+        with pytest.raises(ValueError, match="lsf must be of one kind in all orders"):
+            fit_near(orders, star, sky, lsf=[LSF, LSF, LSF, ResolvingPower(LSF, free=True)])
+        with pytest.raises(TypeError, match=r"lsf\[1\] must be one positive number"):
+            fit_near(orders, star, sky, lsf=[LSF, "R", LSF, LSF])
 
     def test_polynomial(self, star, sky):
         # ln R rises linearly from the shortest to the longest wavelength
