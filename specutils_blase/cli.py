@@ -130,7 +130,7 @@ def _fit(options):
     template = None if options.template is None else LineTemplate.read(options.template)
     if options.free_lsf and options.lsf is None:
         raise ValueError("--lsf must be a number to be free, got none; give --lsf a number or drop --free-lsf")
-    spectrum = _read_with(options, options.order)
+    spectrum = _read_orders(options)
     fit = fit_spectrum(
         spectrum,
         template,
@@ -141,7 +141,9 @@ def _fit(options):
         limb_darkening=options.limb_darkening,
         continuum_degree=options.continuum_degree,
         free=options.free,
-        window=_window(options, spectrum),
+        window=_window(options, spectrum[0] if isinstance(spectrum, list) else spectrum),
+        wavelength_degree=options.wavelength_degree,
+        robust=options.robust,
     )
     fit.write(options.output, overwrite=options.overwrite)
     if options.lines:
@@ -187,6 +189,23 @@ def _window(options, spectrum):
     if options.window is None:
         return None
     return tuple(bound * spectrum.spectral_axis.unit for bound in options.window)
+
+
+def _read_orders(options):
+    """One spectrum, or the orders that are wanted of a file of an echelle spectrograph."""
+    from specutils_blase.io.echelle import reader_of
+
+    given = (options.format, options.hdu, options.columns)
+    reader = reader_of(options.order) if given == (None,) * len(given) else None
+    if reader is None:
+        if options.orders is not None:
+            raise ValueError(f"--orders must be left out for {options.order}, no file of HPF or IGRINS; remove it")
+        return _read_with(options, options.order)
+    orders = reader(options.order)
+    numbers = [order.meta["order"] for order in orders]
+    if missing := sorted(set(options.orders or ()) - set(numbers)):
+        raise ValueError(f"--orders must be among {numbers[0]} to {numbers[-1]}, got {missing[0]}; correct it")
+    return [order for order in orders if options.orders is None or order.meta["order"] in options.orders]
 
 
 def _read_with(options, path):
@@ -352,7 +371,7 @@ def _add_clone(commands, parents):
 
 
 def _add_fit(commands, parents):
-    text = "fit templates to an observed order"
+    text = "fit templates to an observed order, or to all those of a file of HPF or IGRINS"
     fit = commands.add_parser("fit", help=text, description=text.capitalize() + ".", parents=parents)
     fit.add_argument("order", metavar="ORDER", help="the observed spectrum")
     fit.add_argument("template", metavar="TEMPLATE", nargs="?", help="of the star; none: tellurics alone")
@@ -366,10 +385,22 @@ def _add_fit(commands, parents):
     fit.add_argument("--free", type=_names, default=("strength",), metavar="NAMES",
                      help=f"of every line: {','.join(FREE)}, some of them or none (default: strength)")  # fmt: skip
     fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
+    fit.add_argument("--wavelength-degree", type=_count(0), metavar="N", help="correct the wavelengths of each order")
+    fit.add_argument("--robust", action="store_true", help="let cosmic rays and hot pixels pull with bounded force")
+    fit.add_argument("--orders", type=_numbers, metavar="K", help="which of a file of HPF or IGRINS, as 0-6,9")
     fit.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
     fit.add_argument("--plot", metavar="PNG", help="draw the fit")
     fit.set_defaults(run=_fit)
+
+
+def _numbers(text):
+    """The numbers in a text like 0-6,9."""
+    with contextlib.suppress(ValueError):
+        pairs = [[int(number) for number in part.split("-")] for part in text.split(",")]
+        if all(len(pair) in (1, 2) and 0 <= pair[0] <= pair[-1] for pair in pairs):
+            return sorted({number for pair in pairs for number in range(pair[0], pair[-1] + 1)})
+    raise argparse.ArgumentTypeError(f"must be numbers and ranges like 0-6,9, got {text!r}")
 
 
 def _resolving_power(text):

@@ -9,6 +9,7 @@ import warnings
 import astropy.units as u
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import QTable
 
 from specutils_blase import BlaseWarning, LineTemplate, SpectrumFit, __version__, cli, demo
@@ -347,3 +348,55 @@ def test_demo(tmp_path, capsys):
     assert int(number) > 300
     assert abs(float(mean)) < 0.25 and 0.85 < float(width) < 1.15
     assert len(QTable.read(folder / "lines.ecsv")) == len(fit.lines)
+
+
+@pytest.fixture(scope="module")
+def raw(folder):
+    """A file of a spectrograph with three orders, beside the templates."""
+    orders = [simulate_order(simulate_star(11, lower=LOWER, upper=UPPER, n_lines=300).model, seed=k,
+                             radial_velocity=VELOCITY * KMS, vsini=4 * KMS, resolving_power=RESOLVING_POWER,
+                             lower=low * u.AA, upper=(low + 10) * u.AA, n_pix=200, bad_pixels=0).spectrum
+              for k, low in enumerate((10565, 10574, 10584))]  # fmt: skip
+    hdus = [fits.PrimaryHDU()]
+    hdus[0].header["INSTRUME"] = "HPF"
+    for name, rows in (("Flux", [o.flux.value for o in orders]), ("Error", [o.uncertainty.array for o in orders]),
+                       ("Wavl", [o.spectral_axis.value for o in orders])):  # fmt: skip
+        hdus.append(fits.ImageHDU(np.array(rows), name=f"Sci {name}"))
+    fits.HDUList(hdus).writeto(folder / "raw.fits")
+    return folder
+
+
+class TestEchelle:
+    """Files of a spectrograph are fitted as they are."""
+
+    def test_all_orders(self, raw, capsys):
+        run("fit", raw / "raw.fits", raw / "star.asdf", "--lsf", RESOLVING_POWER, "--vsini", 4, "--rv", 12, "--robust",
+            "-o", raw / "raw.asdf", "--plot", raw / "raw.png", "--lines", raw / "raw.ecsv")  # fmt: skip
+        fit = SpectrumFit.read(raw / "raw.asdf")
+        assert len(fit.residual) == 3 and "down_weighted" in fit.fit_info
+        assert set(QTable.read(raw / "raw.ecsv")["order"]) == {0, 1, 2}
+        assert (raw / "raw.png").stat().st_size > 10_000
+        assert "order_2_continuum_0" in capsys.readouterr().out
+
+    def test_some_orders(self, raw):
+        run("fit", raw / "raw.fits", raw / "star.asdf", "--vsini", 4, "--rv", 12, "--orders", "0,2-2", "--free", "none",
+            "--wavelength-degree", 0, "-o", raw / "some.asdf")  # fmt: skip
+        fit = SpectrumFit.read(raw / "some.asdf")
+        assert [order.meta["order"] for order in fit.observed] == [0, 2]
+        assert "order_1_wavelength_shift_0" in set(fit.parameters["name"])  # the second of those that were fitted
+
+    @pytest.mark.parametrize(("file", "text", "message"), [
+        ("raw.fits", "1-7", "--orders must be among 0 to 2, got 3; correct it"),
+        ("order.ecsv", "1", "--orders must be left out for .*order.ecsv, no file of HPF or IGRINS"),
+    ])  # fmt: skip
+    def test_orders_that_are_not_there(self, raw, capsys, file, text, message):
+        code = call("fit", raw / file, raw / "star.asdf", "--orders", text, "-o", raw / "none.asdf")
+        assert code == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert not (raw / "none.asdf").exists()
+
+    @pytest.mark.parametrize("text", ["a", "3-1", "-1", "1-2-3", ""])
+    def test_orders_that_are_no_numbers(self, raw, capsys, text):
+        with pytest.raises(SystemExit):
+            call("fit", raw / "raw.fits", raw / "star.asdf", f"--orders={text}", "-o", raw / "none.asdf")
+        assert "must be numbers and ranges like 0-6,9" in capsys.readouterr().err

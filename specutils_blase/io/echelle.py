@@ -12,7 +12,7 @@ from specutils.io.registers import data_loader
 
 from specutils_blase.errors import explain
 
-__all__ = ["read_hpf", "read_igrins"]
+__all__ = ["read_hpf", "read_igrins", "reader_of"]
 
 # The fibres of HPF, and what their extensions begin with.
 FIBERS = {"science": "Sci", "sky": "Sky", "calibration": "Cal"}
@@ -153,23 +153,40 @@ def _array(path, hdu):
     return np.array(data, dtype=np.float64)
 
 
+def reader_of(path):
+    """
+    The reader for a file, by ``INSTRUME`` in its header.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    callable, or None
+        None for files of other instruments, and for what is no FITS file.
+    """
+    readers = {"HPF": read_hpf, "IGRINS": read_igrins}
+    if not str(path).lower().endswith((".fits", ".fits.gz", ".fit")):
+        return None
+    try:
+        return readers.get(str(fits.getval(path, "INSTRUME")).strip().upper())
+    except (OSError, KeyError):
+        return None
+
+
 def _is_hpf(origin, *args, **kwargs):
-    return _instrument(origin, args) == "HPF"
+    return _reader(args) is read_hpf
 
 
 def _is_igrins(origin, *args, **kwargs):
-    return _instrument(origin, args) == "IGRINS"
+    return _reader(args) is read_igrins
 
 
-def _instrument(origin, args):
-    """INSTRUME of the file that astropy asks about, or nothing."""
-    path = next((a for a in args if isinstance(a, str) and a.endswith((".fits", ".fits.gz", ".fit"))), None)
-    if path is None:
-        return ""
-    try:
-        return str(fits.getval(path, "INSTRUME")).strip().upper()
-    except (OSError, KeyError):
-        return ""
+def _reader(args):
+    """The reader for the file that astropy asks about."""
+    path = next((a for a in args if isinstance(a, str)), None)
+    return None if path is None else reader_of(path)
 
 
 data_loader("HPF", identifier=_is_hpf, dtype=SpectrumList, extensions=["fits"], priority=10)(read_hpf)
