@@ -154,7 +154,8 @@ def _draw_order(ax, part, number):
     ax.set_ylim(offset - 1.1 * spread, max(1.05, np.nanpercentile(flux, 99.9) + 0.02))
     ax.set_xlim(axis.min(), axis.max())
     ax.tick_params(labelsize="x-small")
-    ax.text(0.004, 0.04, f"{number}: {100 * np.nanstd(residual):.2f} %", transform=ax.transAxes, fontsize="x-small")
+    text = f"{number}: {100 * np.nanstd(residual):.2f} %"
+    ax.text(1.004, 0.5, text, transform=ax.transAxes, fontsize="x-small", rotation=270, va="center")
 
 
 def save_figure(fig, path, overwrite=False):
