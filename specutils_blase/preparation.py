@@ -307,18 +307,18 @@ def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
         return orders
     lower = max(item.meta["coverage"][0] * factor for _, item, factor in needed)
     upper = min(item.meta["coverage"][1] * factor for _, item, factor in needed)
-    arrays, skipped, n_pixels, n_trimmed = [], [], 0, 0
+    arrays, skipped, n_pixels, n_trimmed = list(orders.arrays), [], 0, 0
     for k, a in enumerate(orders.arrays):
-        if a is not None:
-            seen = a.good & (a.edges[:, 0] >= lower) & (a.edges[:, 1] <= upper)
-            count, total = np.count_nonzero(seen), np.count_nonzero(a.good)
-            if count < LEAST_COVERED * total:
-                a = None  # noqa: PLW2901
-                skipped.append(k)
-            elif count < total and trim:
-                a = replace(a, good=seen)  # noqa: PLW2901
-                n_pixels, n_trimmed = n_pixels + total - count, n_trimmed + 1
-        arrays.append(a)
+        if a is None:
+            continue
+        seen = a.good & (a.edges[:, 0] >= lower) & (a.edges[:, 1] <= upper)
+        count, total = np.count_nonzero(seen), np.count_nonzero(a.good)
+        if count < LEAST_COVERED * total:
+            arrays[k] = None
+            skipped.append(k)
+        elif count < total and trim:
+            arrays[k] = replace(a, good=seen)
+            n_pixels, n_trimmed = n_pixels + total - count, n_trimmed + 1
     ranges = " and ".join(f"{name} ({item.meta['coverage'][0]:.2f} to {item.meta['coverage'][1]:.2f} Angstrom)"
                           for name, item, _ in needed)  # fmt: skip
     if all(a is None for a in arrays):
