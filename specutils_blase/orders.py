@@ -45,11 +45,6 @@ class Orders:
         return isinstance(self.source, Spectrum) and self.source.flux.ndim == 1
 
     @property
-    def first(self):
-        """The arrays of the first order that can be used."""
-        return next(a for a in self.arrays if a is not None)
-
-    @property
     def n_ignored(self):
         """Pixels that had to be left out, in all orders that can be used."""
         return sum(a.n_ignored for a in self.arrays if a is not None)
@@ -57,12 +52,11 @@ class Orders:
     @property
     def frame(self):
         """(whether the wavelengths are barycentric, barycentric velocity [km/s] or None), as the metadata say."""
-        meta = self.first.source.meta
-        header = meta.get("header")
-        system = str(header.get("SPECSYS", "")) if hasattr(header, "get") else ""
-        is_barycentric = str(meta.get("frame", system)).lower().startswith(("bary", "helio"))
-        velocity = meta.get("barycentric_velocity")
-        return is_barycentric, quantity_value(velocity, u.km / u.s, "barycentric_velocity", allow_none=True)
+        frames = {_frame(a.source.meta) for a in self.arrays if a is not None}
+        if len(frames) > 1:
+            expected = "be of one exposure: one frame and one barycentric velocity in the metadata of all orders"
+            raise ValueError(explain("observed", expected, len(frames), "fit exposures one by one"))
+        return frames.pop()
 
     def stretched(self, factor):
         """The same orders with all wavelengths times a factor; what comes back is on the axes of the input still."""
@@ -196,6 +190,15 @@ def _row(observed, k, axis, keep):
         optional["uncertainty"] = type(uncertainty)(uncertainty.array[k][keep], unit=uncertainty.unit)
     meta = {} if observed.meta is None else dict(observed.meta)
     return Spectrum(flux=observed.flux[k][keep], spectral_axis=axis, meta=meta, **optional)
+
+
+def _frame(meta):
+    """`Orders.frame` of one order."""
+    header = meta.get("header")
+    system = str(header.get("SPECSYS", "")) if hasattr(header, "get") else ""
+    is_barycentric = str(meta.get("frame", system)).lower().startswith(("bary", "helio"))
+    velocity = meta.get("barycentric_velocity")
+    return is_barycentric, quantity_value(velocity, u.km / u.s, "barycentric_velocity", allow_none=True)
 
 
 def _check_same(used, name):

@@ -172,7 +172,7 @@ def line_forest(model, tolerance=1e-6):
 def module_of(fit, spectrum, star, sky):
     """The `ForwardModel` with the parameters of a fit, in the flux unit of the spectrum, on a grid of its own."""
     found = values(fit)
-    edges = torch.from_numpy(read_orders(spectrum).first.edges)
+    edges = torch.from_numpy(read_orders(spectrum).arrays[0].edges)
     continuum = [value for name, value in found.items() if name.startswith("continuum")]
     instrument = Instrument(edges, resolving_power=LSF, step=0.25)
     model = ForwardModel(star, instrument, telluric=sky, radial_velocity=found["radial_velocity"],

@@ -262,6 +262,11 @@ class TestMotionOfTheEarth:
     def test_without_tellurics_nothing_moves(self, orders, star):
         assert "barycentric_velocity" not in found(fit_near(self.corrected(orders), star, None, free=()))
 
+    def test_orders_of_two_exposures_are_refused(self, orders, star, sky):
+        mixed = [*self.corrected(orders[:2], barycentric_velocity=self.EARTH * KMS), *orders[2:]]
+        with pytest.raises(ValueError, match="observed must be of one exposure: one frame and one barycentric"):
+            fit_near(mixed, star, sky)
+
     def test_messages(self, orders, star, sky):
         with pytest.raises(ValueError, match="barycentric_velocity must be given for tellurics in wavelengths"):
             fit_near(self.corrected(orders), star, sky)
