@@ -149,7 +149,7 @@ class Setup:
         return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma, free and not own_power)
 
     def spread(self, values):
-        """Values of the scene's pixels over all pixels of every order, for `Orders.collect`; NaN where there are none."""
+        """Values of the scene on all pixels of every order, for `Orders.collect`; NaN where there are none."""
         flat = np.empty(self.place.size)
         flat[self.place] = values
         parts = np.split(flat, np.cumsum([some.stop - some.start for some in self.used])[:-1])
