@@ -57,18 +57,24 @@ def main():
          lambda: functional.voigt_derivatives(tensors[0], sigma=tensors[1], gamma=tensors[2]), lambda v: v[0].numpy()),
         ("compiled, value and 4 derivatives, fresh memory",
          lambda: compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi), value_of),
-        ("the same, memory used again as in a fit",
-         lambda: compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi, memory=memory), value_of),
     ]  # fmt: skip
+
+    def terms_of(target):
+        compiled.kernels.select_target(target)
+        return compiled.line_terms(wave, center, strength, sigma, gamma, lo, hi, memory=memory)
+
+    targets = compiled.kernels.targets()
+    runs += [(f"the same, memory used again as in a fit, {t}", lambda t=t: terms_of(t), value_of) for t in targets]
     rows, base, exact = [], None, truth()
     peak = exact.reshape(LINES, WIDTH).max(axis=1)[line]
     for name, function, values in runs:
         seconds, value = best(function)
         base = base or seconds
         error = np.abs(values(value) - exact)
+        compiled.kernels.select_target(targets[0])
         rows.append((name, f"{PAIRS / seconds / 1e6:.1f}", f"{seconds / PAIRS * 1e9:.1f}", f"{base / seconds:.1f}",
                      f"{np.max(error / exact):.1e}", f"{np.max(error / peak):.1e}"))  # fmt: skip
-    show(f"{PAIRS:,} line-pixel pairs, numba threads: {compiled.n_threads()}, torch threads: {torch.get_num_threads()}",
+    show(f"{PAIRS:,} line-pixel pairs, threads: {compiled.n_threads()}, torch threads: {torch.get_num_threads()}",
          ("kernel", "million pairs/s", "ns/pair", "times wofz", "worst error / value", "/ peak"), rows)  # fmt: skip
     accuracy()
 

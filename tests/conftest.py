@@ -14,6 +14,18 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.fixture(scope="module", params=["avx512", "avx2", "base"])
+def every_target(request):
+    """The compiled kernels for every kind of processor that this one can stand in for."""
+    from specutils_blase.functional.compiled import kernels  # torch comes with it
+
+    if request.param not in kernels.targets():
+        pytest.skip(f"this processor has no {request.param}")
+    before = kernels.select_target(request.param)
+    yield request.param
+    kernels.select_target(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Folder of real and computed spectra, which are too large for the repository."""

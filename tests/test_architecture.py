@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # Third-party packages a layer may import, at any depth. Layers not named here are bound by the other rules alone.
 THIRD_PARTY = {
-    "functional": {"torch", "numpy", "numba"},
+    "functional": {"torch", "numpy"},
     "nn": {"torch", "numpy"},
-    "solvers": {"torch", "numpy", "scipy", "numba"},
+    "solvers": {"torch", "numpy", "scipy"},
     "conf": {"astropy"},
     "errors": {"astropy"},
     "progress": {"astropy"},
@@ -32,7 +32,7 @@ THIRD_PARTY = {
 }
 # Layers of this package that a layer may import, itself included.
 INTERNAL = {
-    "functional": {"functional"},
+    "functional": {"functional", "_kernels"},
     "nn": {"functional", "nn"},
     "solvers": {"functional", "nn", "solvers"},
     "conf": {"conf"},
@@ -193,11 +193,11 @@ def units_and_torch_meet_in_adapters(module):
     return ["imports both torch and astropy.units"] if torch and units else []
 
 
-def numba_stays_put(module):
-    """Compiled code is the twin of the reference functions, or serves a solver."""
-    if module.name in COMPILED or module.layer == "solvers":
+def kernels_come_through_one_door(module):
+    """The compiled module is imported where the error says what to do if it is missing."""
+    if module.name == COMPILED[0]:
         return []
-    return [f"line {i.line}: {i.name}" for i in module.third_party if i.top == "numba"]
+    return [f"line {i.line}: {i.name}" for i in module.internal if i.name.startswith("_kernels")]
 
 
 def reference_stands_alone(module):
@@ -345,7 +345,7 @@ BROKEN = [
     (units_and_torch_meet_in_adapters, Module("fitting", "import astropy.units\nfrom torch import nn\n"), 1),
     (units_and_torch_meet_in_adapters, Module("lines", "from astropy.units import AA\ndef f():\n    import torch"), 1),
     (units_and_torch_meet_in_adapters, Module("modeling", "import astropy.units\ndef f():\n    import torch"), 0),
-    (numba_stays_put, Module("functional.grid", "from numba import njit\n"), 1),
+    (kernels_come_through_one_door, Module("solvers.banded", "from .. import _kernels\n"), 1),
     (reference_stands_alone, Module("functional", "from .compiled import voigt\n", True), 1),
     (reference_stands_alone, Module("functional.forest", "from . import compiled\n"), 1),
     (leaves_are_light, Module("modeling", "import scipy\nfrom .errors import E\ndef f():\n    import torch\n"), 2),

@@ -11,10 +11,8 @@ import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from ..functional import SPEED_OF_LIGHT, compiled, kernel_half_size, rotation_kernel
-from ..functional.compiled import FAST
 from .assembly import PartColumns, assemble
 from .lines import (
     CENTER,
@@ -212,11 +210,12 @@ class ObservedLines:
         p_offset = np.concatenate([[0], np.cumsum(p_hi - p_lo)])
         out = self._seen.array(len(columns), int(p_offset[-1]))
         level = state.continuum * scene.weight
+        by_star, by_telluric, by_flux = -state.star, state.telluric * state.dilution, -state.rotated * state.telluric
 
         def work(first, last):
-            _push(columns, offset, lo, hi, is_star, state.kernel, -state.star, state.telluric * state.dilution,
-                  -state.rotated * state.telluric, response.start, response.pointer, response.values, level,
-                  p_lo, p_hi, p_offset, first, last, out)  # fmt: skip
+            compiled.kernels.push(columns, offset, lo, hi, is_star, state.kernel, by_star, by_telluric, by_flux,
+                                  response.start, response.pointer, response.values, level, p_lo, p_hi, p_offset,
+                                  first, last, out)  # fmt: skip
 
         compiled.chunked(work, hi - lo)
         return out, p_offset, p_lo, p_hi
@@ -349,43 +348,3 @@ class _State:
         residual = (pixels * continuum - scene.data) * scene.weight
         return cls(glob, observed, doppler, scale, star, kernel, bare, dilution, rotated, depths[1:], telluric, pixels,
                    continuum, residual)  # fmt: skip
-
-
-@njit(**FAST)
-def _push(columns, offset, lo, hi, is_star, kernel, star, telluric, flux, start, pointer, values, level, p_lo, p_hi,
-          p_offset, first, last, out):  # fmt: skip
-    """Carry the derivatives of lines first..last from the grid through rotation, tellurics, response and continuum."""
-    q, n_grid, taps = columns.shape[0], telluric.size, kernel.size
-    half = taps // 2
-    longest = 0
-    for j in range(first, last):
-        longest = max(longest, hi[j] - lo[j])
-    work = np.empty((q, longest + taps))
-    for j in range(first, last):
-        n = hi[j] - lo[j]
-        if is_star[j]:
-            # the ends are not continued here: a line at the very end of the grid is outside the pixels
-            begin, size = lo[j] - half, n + taps - 1
-            for a in range(q):
-                for i in range(size):
-                    work[a, i] = 0.0
-                for i in range(n):
-                    value = columns[a, offset[j] + i] * star[lo[j] + i]
-                    for k in range(taps):
-                        work[a, i + k] += value * kernel[k]
-                for i in range(size):
-                    g = begin + i
-                    work[a, i] = work[a, i] * telluric[g] if 0 <= g < n_grid else 0.0
-        else:
-            begin, size = lo[j], n
-            for a in range(q):
-                for i in range(n):
-                    work[a, i] = columns[a, offset[j] + i] * flux[lo[j] + i]
-        for p in range(p_lo[j], p_hi[j]):
-            left, right = max(start[p], begin), min(start[p] + pointer[p + 1] - pointer[p], begin + size)
-            shift = pointer[p] - start[p]
-            for a in range(q):
-                total = 0.0
-                for g in range(left, right):
-                    total += values[shift + g] * work[a, g - begin]
-                out[a, p_offset[j] + p - p_lo[j]] = total * level[p]

@@ -6,18 +6,17 @@ from functools import cache
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.sparse import coo_array, csr_array
 from scipy.special import erf
 
 from ..functional import pixel_overlap
-from ..functional.compiled import FAST, INNER, chunked
+from ..functional.compiled import chunked, kernels
 from ..functional.resampling import REACH
 
 __all__ = ["Response", "build_response", "banded_response", "joined"]
 
 # The error function from a table: nodes per unit, terms, and where it is 1 to rounding.
-ERF_NODES, ERF_TERMS, ERF_END = 64, 8, 6
+ERF_NODES, ERF_TERMS, ERF_END = kernels.ERF_NODES, kernels.ERF_TERMS, kernels.ERF_END
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Response:
 
     def __matmul__(self, flux):
         out = np.empty(len(self.start))
-        _multiply(self.start, self.pointer, self.values, flux, out)
+        kernels.response_multiply(self.start, self.pointer, self.values, flux, out)
         return out
 
     def take(self, rows):
@@ -73,26 +72,8 @@ class Response:
     def adjoint(self, pixels, n_grid):
         """The transposed matrix times `pixels` (n_pix,), shape (n_grid,)."""
         out = np.zeros(n_grid)
-        _multiply_adjoint(self.start, self.pointer, self.values, pixels, out)
+        kernels.response_adjoint(self.start, self.pointer, self.values, pixels, out)
         return out
-
-
-@njit(**FAST)
-def _multiply(start, pointer, values, flux, out):
-    for p in range(start.size):
-        own, total = values[pointer[p] : pointer[p + 1]], 0.0
-        seen = flux[start[p] : start[p] + own.size]
-        for i in range(own.size):
-            total += own[i] * seen[i]
-        out[p] = total
-
-
-@njit(**FAST)
-def _multiply_adjoint(start, pointer, values, pixels, out):
-    for p in range(start.size):
-        own = values[pointer[p] : pointer[p + 1]]
-        for i in range(own.size):
-            out[start[p] + i] += own[i] * pixels[p]
 
 
 def build_response(grid, edges, sigma):
@@ -113,7 +94,7 @@ def build_response(grid, edges, sigma):
     values, table = np.zeros(pointer[-1]), _erf_table()
 
     def work(a, b):
-        _gaussian_pixels(grid, log_step, lower, upper, sigma, first, last, start, pointer, table, a, b, values)
+        kernels.gaussian_pixels(grid, log_step, lower, upper, sigma, first, last, start, pointer, table, a, b, values)
 
     chunked(work, length)
     return Response(start, pointer, values)
@@ -130,30 +111,6 @@ def _erf_table():
         table[:, k] = (-1.0) ** (k - 1) * hermite * 2.0 / np.sqrt(np.pi) * np.exp(-(nodes**2)) / math.factorial(k)
         hermite, before = 2.0 * nodes * hermite - 2.0 * (k - 1) * before, hermite
     return table
-
-
-@njit(**INNER)
-def _erf(x, table):
-    """Five times as fast as the scalar function of the C library, exact to 4e-16."""
-    x = min(max(x, -ERF_END), ERF_END)
-    n = round(x * ERF_NODES)
-    d, own = x - n / ERF_NODES, table[n + ERF_END * ERF_NODES]
-    total = own[ERF_TERMS - 1]
-    for k in range(ERF_TERMS - 2, -1, -1):
-        total = own[k] + d * total
-    return total
-
-
-@njit(**FAST)
-def _gaussian_pixels(grid, log_step, lower, upper, sigma, first, last, start, pointer, table, begin, end, values):
-    for p in range(begin, end):
-        scale, factor = math.sqrt(0.5) / sigma[p], 0.5 * log_step / (upper[p] - lower[p])
-        for k in range(first[p], last[p] + 1):
-            # grid points beyond the ends are virtual: they carry the flux of the end point
-            place = min(max(k, 0), grid.size - 1)
-            wave = grid[k] if k == place else grid[0] * math.exp(k * log_step)
-            area = _erf((upper[p] - wave) * scale, table) - _erf((lower[p] - wave) * scale, table)
-            values[pointer[p] + place - start[p]] += area * factor * wave
 
 
 def joined(responses):

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-from ..functional.compiled import FAST
+from ..functional.compiled import kernels
 from ..functional.constants import SPEED_OF_LIGHT
 from .lines import CENTER, GAMMA, SIGMA, STRENGTH, Lines
 
@@ -57,18 +56,10 @@ class Ties:
         """Columns of the Jacobian, shape (n, n_pix): sums of the terms of `rows` (len(rows), n_pairs) over members."""
         out = np.zeros((len(self), n_pix))
         for row, term in zip(self.rows, terms, strict=True):
-            _add_members(term, offset, lo, hi, np.ascontiguousarray(self.member[:, row]), out)
+            kernels.add_members(term, offset, lo, hi, np.ascontiguousarray(self.member[:, row]), out)
         return out
 
     @staticmethod
     def move(values, step):
         """values + step, with long steps shortened."""
         return values + np.clip(step, -LONGEST, LONGEST)
-
-
-@njit(**FAST)
-def _add_members(term, offset, lo, hi, member, out):
-    for j in range(lo.size):
-        if member[j] >= 0:
-            for i in range(hi[j] - lo[j]):
-                out[member[j], lo[j] + i] += term[offset[j] + i]

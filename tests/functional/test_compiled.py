@@ -1,4 +1,8 @@
-"""The numba kernels against scipy, mpmath and the torch reference."""
+"""The compiled kernels against scipy, mpmath and the torch reference."""
+
+import re
+import sys
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -13,6 +17,8 @@ from specutils_blase.functional import half_width as torch_half_width
 from specutils_blase.functional import optical_depth as torch_optical_depth
 from specutils_blase.functional import product_transmission as torch_product_transmission
 from specutils_blase.functional.forest import line_pixel_pairs
+
+pytestmark = pytest.mark.usefixtures("every_target")
 
 # sigma for which x = wave - center and y = gamma
 UNIT_SIGMA = np.sqrt(0.5)
@@ -292,3 +298,76 @@ class TestEdges:
         line = {"center": 5.0, "strength": 0.1, "sigma": 0.3, "gamma": 0.1, name: np.nan}
         out = function(np.linspace(4.0, 6.0, 11), **{k: np.array([v]) for k, v in line.items()}, tolerance=1e-6)
         assert np.isnan(out).any()
+
+
+def weideman(order=32):
+    """Weideman (1994), his table 1: the scale, and the coefficients from the highest power down."""
+    size = 2 * order
+    k = np.arange(-size + 1, size)
+    scale = np.sqrt(order / np.sqrt(2.0))
+    t = scale * np.tan(k * np.pi / size / 2)
+    f = np.append(0.0, np.exp(-(t**2)) * (scale**2 + t**2))
+    return scale, np.real(np.fft.fft(np.fft.fftshift(f)))[1 : order + 1][::-1] / (2 * size)
+
+
+def test_the_numbers_of_the_core_are_those_of_the_paper():
+    source = Path(__file__).parents[2].joinpath("specutils_blase", "kernels", "voigt.h").read_text()
+    scale, coefficients = weideman()
+    assert float(re.search(r"#define SCALE (\S+)", source)[1]) == pytest.approx(scale, rel=1e-15)
+    table = re.search(r"double C\[32\] = \{(.*?)\}", source, re.DOTALL)[1]
+    np.testing.assert_allclose([float(value) for value in table.split(",") if value.strip()], coefficients, atol=1e-15)
+
+
+class TestCalls:
+    """What the kernels are given is checked: a wrong array would be read as something that it is not."""
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (np.eye(2, dtype=np.float32), "float64 with up to three dimensions was expected, got format 'f', 2"),
+            (np.eye(2, dtype=int), "float64 .* got format 'l', 2"),
+            (np.zeros((2, 2, 2, 2)), "float64 .* got format 'd', 4"),
+        ],
+    )
+    def test_wrong_kind(self, rows, message):
+        with pytest.raises(TypeError, match=message):
+            compiled.kernels.products(rows, np.zeros((2, 2)))
+
+    def test_not_contiguous(self):
+        with pytest.raises(ValueError, match="not C-contiguous"):
+            compiled.kernels.products(np.eye(4)[:, ::2], np.zeros((4, 4)))
+
+    def test_read_only(self):
+        out = np.zeros((2, 2))
+        out.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            compiled.kernels.products(np.eye(2), out)
+
+    def test_not_an_array(self):
+        with pytest.raises(TypeError, match="bytes-like"):
+            compiled.kernels.products(3.0, np.zeros((2, 2)))
+
+    def test_numbers(self):
+        arguments = [np.zeros(6), np.zeros(6), 0.0, 1.0, 0, 0, np.zeros(1)]
+        assert compiled.kernels.add_interpolated(*arguments) is True
+        for place, wrong in ((2, "x"), (4, 1.5), (4, 2**70)):
+            with pytest.raises((TypeError, OverflowError)):
+                compiled.kernels.add_interpolated(*arguments[:place], wrong, *arguments[place + 1 :])
+
+    def test_count(self):
+        with pytest.raises(TypeError, match="products takes 2 arguments, got 1"):
+            compiled.kernels.products(np.eye(2))
+
+    def test_nothing_is_kept(self):
+        rows, out = np.eye(2), np.zeros((2, 2))
+        before = sys.getrefcount(rows), sys.getrefcount(out)
+        for _ in range(10):
+            compiled.kernels.products(rows, out)
+            with pytest.raises(TypeError):
+                compiled.kernels.products(rows, 3.0)
+        assert (sys.getrefcount(rows), sys.getrefcount(out)) == before
+        out.resize((4, 4), refcheck=True)  # no buffer is still held
+
+    def test_unknown_processor(self):
+        with pytest.raises(ValueError, match="no kernels 'z80'"):
+            compiled.kernels.select_target("z80")

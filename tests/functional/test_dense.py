@@ -11,6 +11,8 @@ from specutils_blase import VoigtForest1D
 from specutils_blase.functional import compiled, forest, multilevel
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 
+pytestmark = pytest.mark.usefixtures("every_target")
+
 LOWER, UPPER = 8450.0, 8700.0
 
 

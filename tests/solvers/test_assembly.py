@@ -1,10 +1,13 @@
 """Normal equations from flat columns against dense linear algebra."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specutils_blase.solvers.assembly import assemble, last_coupled, near_windows, project
+
+pytestmark = pytest.mark.usefixtures("every_target")
 
 
 def random_columns(seed, q, n_lines, n_pix, m):

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from specutils_blase.solvers.banded import BorderedBanded
 
+pytestmark = pytest.mark.usefixtures("every_target")
+
 # n, elements below the diagonal (fewer than n), m
 shapes = st.tuples(st.integers(1, 25), st.integers(0, 8), st.integers(0, 4)).map(
     lambda s: (s[0], min(s[1], s[0] - 1), s[2])

@@ -12,6 +12,8 @@ from specutils_blase.solvers.observed import ObservedLines
 from specutils_blase.solvers.response import banded_response
 from specutils_blase.solvers.scene import STAR, Globals, Scene, convolve, correlate, uniform_grid
 
+pytestmark = pytest.mark.usefixtures("every_target")
+
 C = 299792.458
 ALL = (STRENGTH, SIGMA, GAMMA, CENTER)
 STEP = 0.25

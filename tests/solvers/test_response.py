@@ -10,6 +10,8 @@ from specutils_blase.instrument import BandedLSF
 from specutils_blase.solvers.response import Response, banded_response, build_response
 from specutils_blase.solvers.scene import uniform_grid
 
+pytestmark = pytest.mark.usefixtures("every_target")
+
 C = 299792.458
 STEP = 0.25
 N_PIX = 70

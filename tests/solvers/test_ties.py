@@ -9,6 +9,8 @@ from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_mar
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, LineLayout, Lines, SampledLines
 from specutils_blase.solvers.ties import LONGEST, Ties
 
+pytestmark = pytest.mark.usefixtures("every_target")
+
 C = 299792.458
 WAVE = np.linspace(5000.0, 5012.0, 601)
 WEIGHT = 200.0 + 50.0 * np.sin(WAVE)
