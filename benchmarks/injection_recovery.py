@@ -22,7 +22,7 @@ from specutils_blase.instrument import ResolvingPower
 from specutils_blase.simulation import scatter_lines, simulate_order
 
 KMS = u.km / u.s
-PRIOR = GaussianPrior(strength=0.3)
+PRIOR = GaussianPrior(strength=0.3, tail=3.0)  # the default
 RESOLVING_POWER = 55_000.0
 # True continua are no better known than the fit can tell: coefficients drawn about a blaze.
 BLAZE = (1.0, 0.1, -0.15, 0.03)

@@ -430,9 +430,9 @@ def line_priors(layout, prior):
     width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
     scales = np.stack([np.full(len(layout.start), prior.strength), *[np.full(len(layout.start), prior.fwhm)] * 2,
                        width_scale], axis=1)[:, list(layout.free)]  # fmt: skip
-    kind = QuadraticPenalty if prior.quadratic else AbsolutePenalty
-    precision = scales**-2.0 if kind is QuadraticPenalty else 1.0 / scales
-    return kind(layout.pack(), precision)
+    if prior.quadratic:
+        return QuadraticPenalty(layout.pack(), scales**-2.0, prior.tail)
+    return AbsolutePenalty(layout.pack(), 1.0 / scales)
 
 
 def first_flux(scene, lines, start):

@@ -326,6 +326,29 @@ def test_a_tight_prior_holds_and_a_wide_one_lets_go(star):
     assert np.median(np.abs(sparse)) < 3e-3 < np.median(np.abs(wide))
 
 
+def test_a_line_that_is_wrong_in_the_template_is_let_go(star):
+    truth = star.model.copy()
+    wrong = isolated(truth)[-1:]
+    strength = truth.strength.quantity.copy()
+    strength[wrong] *= 15.0
+    truth.strength = strength
+    spectrum = observe(truth, None, snr=100).spectrum
+    center = truth.x_0.value[wrong]
+
+    def change(**given):
+        lines = star_lines(fit_near(spectrum, star, **given))
+        row = np.argmin(np.abs(lines["line_center"].value - center))
+        source = np.argmin(np.abs(star.lines["line_center"].value - center))
+        return np.log((lines["strength"][row] / star.lines["strength"][source]).value), (
+            lines["strength_err"][row] / lines["strength"][row]).value  # fmt: skip
+
+    (held, _), (free, error), (default, _) = (
+        change(prior=GaussianPrior(strength=0.3)), change(prior=GaussianPrior(strength=0.3, tail=3.0)), change())
+    assert np.log(15.0) - free < 0.6 * (np.log(15.0) - held), (held, free, error)
+    assert default == free
+    assert abs(free - np.log(15.0)) < 4 * error
+
+
 def test_free_resolving_power(star, sky):
     order = observe(star, sky, snr=600, vsini=3 * KMS)
     fit = fit_near(order.spectrum, star, sky, lsf=ResolvingPower(50_000.0, free=True), free=())
@@ -868,6 +891,12 @@ def test_bad_arguments(order, star, sky, arguments, error, message):
         given["observed"] = all_masked(order.spectrum)
     with pytest.raises(error, match=message):
         fit_spectrum(**{"radial_velocity": -20 * KMS, "vsini": 4 * KMS, "progress": False, **given})
+
+
+@pytest.mark.parametrize("tail", [0.0, -1.0, np.nan, "2"])
+def test_bad_tails(tail):
+    with pytest.raises(ValueError, match="^tail must be a positive number or inf"):
+        GaussianPrior(tail=tail)
 
 
 @pytest.mark.parametrize("prior", [GaussianPrior, L1Prior])

@@ -1,4 +1,4 @@
-"""The compiled twin of `functional.profiles` and `functional.forest`: exact Voigt lines on flat arrays, CPU, numba.
+"""The compiled twin of `functional.profiles` and `functional.forest`: exact Voigt lines on flat arrays, on the CPU.
 
 The torch functions are the reference; these kernels give the same numbers (tests hold them together) some forty
 times faster, with the four derivatives that the banded solver needs.  Arrays are plain float64 numpy arrays in the

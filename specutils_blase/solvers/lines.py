@@ -164,22 +164,34 @@ class LineLayout:
 
 @dataclass(frozen=True)
 class QuadraticPenalty:
-    """Half of sum(precision (theta - mean)^2), added to the cost; shapes of theta, zero precision for none."""
+    """Half of sum(precision (theta - mean)^2), added to the cost; shapes of theta, zero precision for none.
+
+    Beyond `tail` standard deviations it goes on along its tangent (Huber 1964, Ann. Math. Stat. 35, 73).
+    """
 
     mean: np.ndarray
     precision: np.ndarray
+    tail: float = np.inf
+
+    def _within(self, theta):
+        # the part of theta - mean that lies within the tail
+        longest = np.divide(self.tail, np.sqrt(self.precision), out=np.full(self.precision.shape, np.inf),
+                            where=self.precision > 0.0)  # fmt: skip
+        return np.clip(theta - self.mean, -longest, longest)
 
     def cost(self, theta):
         """Per parameter."""
-        return 0.5 * self.precision * (theta - self.mean) ** 2
+        within = self._within(theta)
+        return self.precision * within * (theta - self.mean - 0.5 * within)
 
     def gradient(self, theta):
         """Per parameter."""
-        return self.precision * (theta - self.mean)
+        return self.precision * self._within(theta)
 
     def curvature(self, theta):
-        """Per parameter."""
-        return self.precision
+        """Per parameter: of the parabola that touches the penalty from above (iteratively reweighted squares)."""
+        length, within = np.abs(theta - self.mean), np.abs(self._within(theta))
+        return self.precision * np.divide(within, length, out=np.ones(np.shape(length)), where=within < length)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """The solver and its sampled problem against finite differences and scipy.optimize."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import least_squares
-from scipy.special import voigt_profile
+from scipy.special import huber, voigt_profile
 
 from specutils_blase.solvers.banded import BorderedBanded
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor, felt_lines
@@ -89,7 +92,7 @@ class TestLinearize:
         expected = numeric_gradient(problem, theta)
         np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7 * np.abs(expected).max())
 
-    @pytest.mark.parametrize("kind", [QuadraticPenalty, AbsolutePenalty])
+    @pytest.mark.parametrize("kind", [QuadraticPenalty, partial(QuadraticPenalty, tail=0.5), AbsolutePenalty])
     def test_gradient_with_a_penalty(self, kind):
         local = LineLayout(with_changes(TRUE, 1), ALL, *WIDE).pack()
         rng = np.random.default_rng(0)
@@ -110,6 +113,24 @@ class TestLinearize:
         theta, mean, precision = np.array([[0.0, 2.0, -1.0]]), np.zeros((1, 3)), np.array([[1.0, 4.0, 3.0]])
         np.testing.assert_allclose(QuadraticPenalty(mean, precision).cost(theta), [[0.0, 8.0, 1.5]])
         np.testing.assert_allclose(AbsolutePenalty(mean, precision).cost(theta), [[0.0, 8.0, 3.0]], atol=0.02)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0.01, 100), st.floats(0.1, 5))
+    def test_tails_of_a_quadratic_penalty(self, theta, mean, precision, tail):
+        point, penalty = np.array([[theta]]), QuadraticPenalty(np.array([[mean]]), np.array([[precision]]), tail)
+        expected = huber(tail, np.sqrt(precision) * (theta - mean))
+        assert penalty.cost(point)[0, 0] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+        assert penalty.gradient(point)[0, 0] == pytest.approx(
+            np.sqrt(precision) * np.clip(np.sqrt(precision) * (theta - mean), -tail, tail), rel=1e-12)
+        # the parabola of the reweighted squares touches it here and lies above it everywhere
+        steps = np.linspace(-10, 10, 201)[:, None]
+        parabola = penalty.cost(point) + penalty.gradient(point) * steps + 0.5 * penalty.curvature(point) * steps**2
+        assert np.all(parabola >= penalty.cost(point + steps) - 1e-9 * (1 + np.abs(parabola)))
+
+    def test_no_precision_no_penalty(self):
+        penalty = QuadraticPenalty(np.zeros((1, 2)), np.array([[0.0, 1.0]]), 1.0)
+        theta = np.array([[1e3, 1e3]])
+        assert penalty.cost(theta)[0, 0] == penalty.gradient(theta)[0, 0] == penalty.curvature(theta)[0, 0] == 0.0
 
     @pytest.mark.parametrize("form", ["opacity", "product"])
     def test_matrix_is_the_jacobian_squared(self, form):
