@@ -144,6 +144,7 @@ def _fit(options):
         window=_window(options, spectrum[0] if isinstance(spectrum, list) else spectrum),
         wavelength_degree=options.wavelength_degree,
         robust=options.robust,
+        continuum="spline" if options.spline else "polynomial",
     )
     fit.write(options.output, overwrite=options.overwrite)
     if options.lines:
@@ -385,6 +386,7 @@ def _add_fit(commands, parents):
     fit.add_argument("--free", type=_names, default=("strength",), metavar="NAMES",
                      help=f"of every line: {','.join(FREE)}, some of them or none (default: strength)")  # fmt: skip
     fit.add_argument("--continuum-degree", type=_count(0), default=3, metavar="N", help="default: 3")
+    fit.add_argument("--spline", action="store_true", help="a spline continuum, as smooth as the data say")
     fit.add_argument("--wavelength-degree", type=_count(0), metavar="N", help="correct the wavelengths of each order")
     fit.add_argument("--robust", action="store_true", help="let cosmic rays and hot pixels pull with bounded force")
     fit.add_argument("--orders", type=_numbers, metavar="K", help="which of a file of HPF or IGRINS, as 0-6,9")

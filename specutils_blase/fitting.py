@@ -24,11 +24,11 @@ from specutils_blase.preparation import Setup, covered, model_lines
 from specutils_blase.progress import reporter
 from specutils_blase.results import Result
 from specutils_blase.search import velocity_and_rotation
-from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
+from specutils_blase.solvers.levenberg_marquardt import CONVERGED
 from specutils_blase.solvers.observed import LARGEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
-from specutils_blase.solvers.robust import robust_fit
 from specutils_blase.solvers.scene import added_velocities, relativistic_factor
+from specutils_blase.solvers.smooth import solved
 from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
@@ -38,6 +38,7 @@ MAX_ITERATIONS = 60
 # to 0.499 % instead of 0.506 %.  With 2.0 it is 0.488 %, but where the errors of the model are many times the noise
 # (a wrong line spread function at S/N 2000), lines drift, and the velocity with them, by 0.5 km/s.
 TAIL = 3.0
+CONTINUA = ("polynomial", "spline")
 # More than the orbit and the rotation of the Earth together [km/s].
 FASTEST_EARTH = 40.0
 # Multiple correlation of the veiling with the lines that is told: its error is three times what it would be without.
@@ -243,7 +244,8 @@ class SpectrumFit:
 def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=None, vsini=None, limb_darkening=0.6,
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
-                 barycentric_velocity=None, veiling=None, robust=False, on_missing=None):  # fmt: skip
+                 barycentric_velocity=None, veiling=None, robust=False, on_missing=None,
+                 continuum="polynomial"):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -314,6 +316,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
         where there is no star.  None raises for one spectrum, and skips among several.
 
+    continuum : {"polynomial", "spline"}
+        A spline has a knot every 64 pixels and is as smooth as makes the data most likely, in every order for itself:
+        for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has the number of
+        parameters that it is worth; `continuum_degree` then is that of the start alone.
+
     Returns
     -------
     SpectrumFit
@@ -343,9 +350,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
         velocity = None if velocity is None else added_velocities(velocity, -motion.velocity)
     settings = (template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree,
-                _degree("wavelength_degree", wavelength_degree), _degree("veiling", veiling))  # fmt: skip
+                _degree("wavelength_degree", wavelength_degree), _degree("veiling", veiling), continuum)  # fmt: skip
     if veiling is not None and template is None:
         raise ValueError(explain("veiling", "be None without a template", repr(veiling), "give the star a template"))
+    if continuum not in CONTINUA:
+        raise ValueError(explain("continuum", f"be one of {CONTINUA}", repr(continuum), '"polynomial" is the default'))
     on_missing = _on_missing(on_missing, orders)
     setup = Setup.build(covered(orders, template, tellurics, velocity or 0.0, on_missing, trim=False), *settings)
     velocity, rotation = velocity_and_rotation(setup, velocity, rotation)
@@ -357,9 +366,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     show = reporter(progress)
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
-    solution, share = levenberg_marquardt(problem, problem.start(), **steps), None
-    if robust:
-        problem, solution, share = robust_fit(problem, solution.theta, **steps)
+    problem, solution, share = solved(problem, robust, **steps)
+    setup.smoothness = problem.smoothness
     show("")
     if on_missing == "raise":
         setup.check_coverage(problem.globals(solution.theta).velocity)

@@ -25,6 +25,7 @@ from specutils_blase.solvers.scene import (
     rotation_weights,
     uniform_grid,
 )
+from specutils_blase.solvers.smooth import Smoothness, spline_columns
 from specutils_blase.template import LineTemplate
 
 __all__ = ["Setup", "covered", "line_priors"]
@@ -35,6 +36,9 @@ LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
 LARGEST_POWER = 2e6
 # The grid reaches this far beyond the pixels [km/s], besides the line spread function.
 MARGIN = 60.0
+# Pixels of an interval of a spline continuum: fewer would follow lines.  Its smoothness starts from steps of 5 % from
+# knot to knot: one that is too stiff leaves residuals that look like errors of the model.
+KNOT, FEWEST_KNOTS, FIRST_STRENGTH = 64, 8, 400.0
 # Where a free veiling starts.
 FIRST_VEILING = 0.1
 # An order of which less than this share is covered by the templates is skipped.
@@ -60,6 +64,10 @@ class Setup:
     scale : ndarray, shape (n_parts,)
         Flux unit of the scene.
     has_sigma, free_scale : bool
+    splines : ndarray, shape (n_pix, m), optional
+        Columns of the continua of the fit, if they are not those of the scene, with which velocities are searched for.
+    smoothness : Smoothness, optional
+        Where that of the splines starts.
     """
 
     orders: Orders
@@ -73,6 +81,8 @@ class Setup:
     has_sigma: bool
     free_scale: bool
     rows: np.ndarray | None = None
+    splines: np.ndarray | None = None
+    smoothness: Smoothness | None = None
 
     @property
     def weight(self):
@@ -91,7 +101,7 @@ class Setup:
 
     @classmethod
     def build(cls, orders, template, tellurics, lsf, limb_darkening, continuum_degree, wavelength_degree=None,
-              veiling=None):  # fmt: skip
+              veiling=None, continuum="polynomial"):  # fmt: skip
         """Choose the pixels, the units of the flux and the grid."""
         numbers = np.array([k for k, a in enumerate(orders.arrays) if a is not None])
         parts = [orders.arrays[k] for k in numbers]
@@ -146,7 +156,11 @@ class Setup:
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip
-        return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma, free and not own_power)
+        splines = smoothness = None
+        if continuum == "spline":
+            splines, smoothness = all_splines(scene), Smoothness(np.full(scene.n_parts, FIRST_STRENGTH))
+        return cls(orders, numbers, used, place, template, tellurics, scene, scale, has_sigma, free and not own_power,
+                   splines=splines, smoothness=smoothness)  # fmt: skip
 
     def spread(self, values):
         """Values of the scene on all pixels of every order, for `Orders.collect`; NaN where there are none."""
@@ -227,8 +241,14 @@ class Setup:
         veil[:1] = np.log(FIRST_VEILING)
         start = Globals(velocity, rotation, np.zeros(scene.power_basis.shape[1]), np.zeros(scene.n_species),
                         np.zeros(0), np.zeros(scene.n_parts), shift, veil)  # fmt: skip
-        start = replace(start, continuum=self.first_continuum(scene, lines, start))
-        return ObservedLines(scene, layout, start, free_scale=self.free_scale, penalty=penalty, held=held)
+        continuum = self.first_continuum(scene, lines, start)
+        if self.splines is not None:
+            level = np.einsum("pm,pm->p", scene.basis, continuum[scene.part])
+            scene = replace(scene, basis=self.splines)
+            continuum = np.stack([np.linalg.lstsq(scene.basis[mine], level[mine], rcond=None)[0]
+                                  for mine in scene_parts(scene)])  # fmt: skip
+        return ObservedLines(scene, layout, replace(start, continuum=continuum), free_scale=self.free_scale,
+                             penalty=penalty, held=held, smoothness=self.smoothness)  # fmt: skip
 
     def first_continuum(self, scene, lines, start):
         """Weighted linear fits of the continua to the data over the model, shape (n_parts, m)."""
@@ -357,6 +377,20 @@ def scene_parts(scene):
         return [slice(None)]
     order = np.argsort(scene.part, kind="stable")
     return np.split(order, np.cumsum(np.bincount(scene.part, minlength=scene.n_parts))[:-1])
+
+
+def all_splines(scene):
+    """Columns of splines for the continua of all parts, shape (n_pix, m); the longest has an interval for KNOT pixels.
+
+    There are FEWEST_KNOTS of them, and an interval is no shorter than three pixels of any part.
+    """
+    size = np.bincount(scene.part, minlength=scene.n_parts)
+    n_intervals = max(2, min(max(round(size.max() / KNOT), FEWEST_KNOTS), int(size.min()) // 3))
+    columns = np.empty((len(scene.part), len(spline_columns(np.zeros(1), n_intervals, (0.0, 1.0))[0])))
+    wave = scene.edges.mean(axis=1)
+    for mine in scene_parts(scene):
+        columns[mine] = spline_columns(wave[mine], n_intervals, (scene.edges[mine].min(), scene.edges[mine].max()))
+    return columns
 
 
 def robust_fit(columns, data, weight):

@@ -235,6 +235,10 @@ def _info_pairs(info):
         pairs["rms residual"] = f"{100 * info['rms']:.3g} % of the continuum"
     if info.get("dof"):
         pairs["chi2 / dof"] = f"{info['chi2']:.1f} / {info['dof']:.0f} = {info['chi2'] / info['dof']:.3f}"
+    if info.get("continuum_parameters"):
+        numbers = info["continuum_parameters"]
+        span = f"{min(numbers):.1f}" + f" to {max(numbers):.1f}" * (len(numbers) > 1)
+        pairs["continuum"] = f"{info['continuum']}, worth {span} parameters" + " an order" * (len(numbers) > 1)
     if "n_pixels" in info:
         pairs["pixels"] = f"{info['n_pixels']} used, {info.get('n_ignored', 0)} ignored"
     if "wall_time" in info:

@@ -11,6 +11,7 @@ from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import LARGEST_VEIL, LARGEST_VSINI, SMALLEST_VEIL, SMALLEST_VSINI
 from specutils_blase.solvers.scene import STAR, added_velocities
+from specutils_blase.solvers.smooth import effective_continuum
 
 __all__ = ["Result"]
 
@@ -42,6 +43,9 @@ class Result:
         if problem.penalty is not None and problem.shape[0]:
             curvature = problem.penalty.curvature(problem.split(self.theta)[0])
             held = float(np.sum(curvature.ravel() * self.inverse.local_diagonal))
+        if problem.smoothness is not None:
+            held += problem.scene.basis.shape[1] * problem.scene.n_parts
+            held -= effective_continuum(problem, self.inverse.corner).sum()
         return problem.shape[0] * problem.shape[1] + problem.shape[2] - held
 
     def pieces(self):
@@ -237,4 +241,13 @@ class Result:
             "n_pixels": int(np.count_nonzero(good)), "n_ignored": self.orders.n_ignored,
             "n_iterations": solution.n_iterations, "wavelength_medium": setup.medium,
             "frame": "barycentric" if self.motion.is_removed else "as observed",
+            **self.continuum_info(),
         }  # fmt: skip
+
+    def continuum_info(self):
+        """What is chosen for continua that are splines: a number for every order that is fitted."""
+        if self.problem.smoothness is None:
+            return {}
+        effective = effective_continuum(self.problem, self.inverse.corner)
+        return {"continuum": "spline", "continuum_parameters": effective.tolist(),
+                "continuum_roughness": (self.problem.smoothness.strength**-0.5).tolist()}  # fmt: skip

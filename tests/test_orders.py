@@ -604,3 +604,60 @@ def test_the_part_of_an_order(fit, orders):
             fit.order(number)
     with pytest.raises(ValueError, match="order must be taken of a fit of several"):
         part.order(0)
+
+
+@pytest.fixture(scope="module")
+def rippled(star, sky):
+    """Continua with ripples, as blazes have them; that of the first order has none."""
+    out = []
+    for k, order in enumerate(observe(star, sky, seed=40)):
+        factor = 1.0 + 0.03 * np.sin(np.linspace(0.0, 3.0 * k, N_PIX))
+        out.append(Spectrum(flux=order.flux * factor, spectral_axis=order.spectral_axis,
+                            uncertainty=StdDevUncertainty(order.uncertainty.array * factor)))  # fmt: skip
+    return SpectrumList(out)
+
+
+@pytest.fixture(scope="module")
+def spline(rippled, star, sky):
+    return fit_near(rippled, star, sky, continuum="spline")
+
+
+class TestSplines:
+    def test_truth_is_found(self, spline, rippled, star, sky):
+        assert spline.fit_info["status"] == "converged" and spline.fit_info["continuum"] == "spline"
+        assert spline.fit_info["chi2"] == pytest.approx(spline.fit_info["dof"], rel=0.15)
+        for name, truth in (("radial_velocity", VELOCITY), ("vsini", VSINI), ("telluric_scale", COLUMN)):
+            assert abs(found(spline)[name][0] - truth) < 4 * found(spline)[name][1], name
+        polynomial = fit_near(rippled, star, sky)
+        assert polynomial.fit_info["chi2"] > 1.5 * spline.fit_info["chi2"]
+
+    def test_every_order_is_as_smooth_as_it_is(self, spline):
+        numbers, roughness = (spline.fit_info[f"continuum_{name}"] for name in ("parameters", "roughness"))
+        assert len(numbers) == len(roughness) == 4
+        assert numbers[0] < 5 < numbers[3] and roughness[0] < 0.3 * roughness[3], (numbers, roughness)
+        assert all(4 <= number < 11 for number in numbers)
+
+    def test_parameters_are_the_coefficients(self, spline, rippled):
+        values = found(spline)
+        assert "order_3_continuum_10" in values and "order_3_continuum_11" not in values
+        level = spline.components["continuum"][3].flux.value
+        assert abs(values["order_3_continuum_5"][0] / np.median(level) - 1) < 0.1
+
+    def test_comes_back_from_a_file(self, spline, tmp_path):
+        spline.write(tmp_path / "fit.asdf")
+        again = SpectrumFit.read(tmp_path / "fit.asdf")
+        assert again.fit_info["continuum_parameters"] == spline.fit_info["continuum_parameters"]
+        assert again.parameters["name"].tolist() == spline.parameters["name"].tolist()
+
+    def test_with_cosmic_rays(self, rippled, star, sky):
+        hit = rippled[1].flux.copy()
+        hit[50:52] *= 1.8
+        orders = [rippled[0], Spectrum(flux=hit, spectral_axis=rippled[1].spectral_axis,
+                                       uncertainty=rippled[1].uncertainty), *rippled[2:]]  # fmt: skip
+        fit = fit_near(orders, star, sky, continuum="spline", robust=True)
+        assert (1, 50) in zip(*(fit.fit_info["down_weighted"][k] for k in ("order", "pixel")), strict=True)
+        assert abs(found(fit)["radial_velocity"][0] - VELOCITY) < 4 * found(fit)["radial_velocity"][1]
+
+    def test_bad_name(self, orders, star, sky):
+        with pytest.raises(ValueError, match="continuum must be one of .*, got 'gp'"):
+            fit_near(orders, star, sky, continuum="gp")

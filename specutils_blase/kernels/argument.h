@@ -44,6 +44,8 @@ typedef int Kernel(const Argument *);
     X(project_columns, "dnnndiiD")             \
     X(border_columns, "dnnnndiiD")             \
     X(part_border, "dnnnndniiiD")              \
+    X(part_project, "dndD")                    \
+    X(part_products, "dnD")                    \
     X(push, "dnnnbddddnnddnnniiD")             \
     X(response_multiply, "nnddD")              \
     X(response_adjoint, "nnddD")               \

@@ -114,12 +114,49 @@ static int part_border(const Argument *a)
     const Int *offset = a[1].n, *lo = a[2].n, *near_lo = a[3].n, *near_hi = a[4].n, *part = a[6].n, m = a[7].i;
     const Int q = a[0].shape[0], width = a[0].shape[1], d = a[5].shape[0], n_pix = a[5].shape[1], wide = a[10].shape[1];
     for (Int j = a[8].i; j < a[9].i; j++)
-        for (Int p = near_lo[j]; p < near_hi[j]; p++)
-            for (Int c = 0; c < q; c++) {
-                const double term = terms[c * width + offset[j] + p - lo[j]];
-                double *own = a[10].d + (j * q + c) * wide + m + part[p] * d;
-                for (Int k = 0; k < d; k++)
-                    own[k] += term * values[k * n_pix + p];
+        for (Int p = near_lo[j]; p < near_hi[j]; p++) {
+            const double *term = terms + offset[j] + p - lo[j];
+            double *own = a[10].d + j * q * wide + m + part[p] * d;
+            for (Int k = 0; k < d; k++) {
+                const double value = values[k * n_pix + p];
+                if (value == 0.0) /* splines are so nearly everywhere */
+                    continue;
+                for (Int c = 0; c < q; c++)
+                    own[c * wide + k] += term[c * width] * value;
             }
+        }
+    return DONE;
+}
+
+/* Products of those columns (d, n_pix) with a vector, into `out` (n_parts, d). */
+static int part_project(const Argument *a)
+{
+    const double *values = a[0].d, *vector = a[2].d;
+    const Int *part = a[1].n, d = a[0].shape[0], n_pix = a[0].shape[1];
+    for (Int k = 0; k < d; k++)
+        for (Int p = 0; p < n_pix; p++)
+            a[3].d[part[p] * d + k] += values[k * n_pix + p] * vector[p];
+    return DONE;
+}
+
+/* Products of those columns with each other, into `out` (n_parts, d, d). */
+static int part_products(const Argument *a)
+{
+    const double *values = a[0].d;
+    const Int *part = a[1].n, d = a[0].shape[0], n_pix = a[0].shape[1];
+    for (Int p = 0; p < n_pix; p++) {
+        double *own = a[2].d + part[p] * d * d;
+        for (Int k = 0; k < d; k++) {
+            const double value = values[k * n_pix + p];
+            if (value == 0.0)
+                continue;
+            for (Int l = 0; l <= k; l++)
+                own[k * d + l] += value * values[l * n_pix + p];
+        }
+    }
+    for (Int part_of = 0; part_of < a[2].shape[0]; part_of++)
+        for (Int k = 0; k < d; k++)
+            for (Int l = 0; l < k; l++)
+                a[2].d[(part_of * d + l) * d + k] = a[2].d[(part_of * d + k) * d + l];
     return DONE;
 }

@@ -34,8 +34,9 @@ class PartColumns:
 
     def project(self, vector):
         """The products of all columns with a vector (n_pix,), shape (n_parts * d,)."""
-        sums = [np.bincount(self.part, row * vector, minlength=self.n_parts) for row in self.values]
-        return np.stack(sums, axis=1).ravel() if sums else np.zeros(0)
+        out = np.zeros((self.n_parts, len(self.values)))
+        kernels.part_project(self.values, self.part, vector, out)
+        return out.ravel()
 
     def corner(self, dense):
         """The Gauss-Newton matrix of the columns of `dense` (m, n_pix) and of these, (m + n_parts * d,) squared."""
@@ -44,11 +45,11 @@ class PartColumns:
         out[:m, :m] = _products(dense)
         for g, row in enumerate(dense):
             out[g, m:] = out[m:, g] = self.project(row)
-        blocks = np.stack([self.project(row) for row in self.values]) if d else np.zeros((0, 0))
-        place = m + d * np.arange(self.n_parts)
-        for a in range(d):
-            for b in range(d):
-                out[place + a, place + b] = blocks[a, b::d]
+        blocks = np.zeros((self.n_parts, d, d))
+        kernels.part_products(self.values, self.part, blocks)
+        for p, block in enumerate(blocks):
+            own = slice(m + p * d, m + (p + 1) * d)
+            out[own, own] = block
         return out
 
 

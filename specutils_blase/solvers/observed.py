@@ -36,6 +36,7 @@ from .scene import (
     relativistic_factor,
     rotation_weights,
 )
+from .smooth import ORDER
 
 __all__ = ["ObservedLines"]
 
@@ -65,10 +66,12 @@ class ObservedLines:
         Parameters that keep their value: free in the layout for other species only.
     neighbours : int, optional
         Lines couple with this many following lines at most.
+    smoothness : Smoothness, optional
+        Of the continua, whose columns are then splines.
     """
 
     def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, held=None,
-                 neighbours=64):  # fmt: skip
+                 neighbours=64, smoothness=None):  # fmt: skip
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
         self.penalty, self.neighbours = penalty, neighbours
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
@@ -81,6 +84,7 @@ class ObservedLines:
         doppler = np.where(scene.species == STAR, relativistic_factor(start.velocity), 1.0)
         centers = layout.start.center * doppler
         self.group, self.bounds = group_lines(centers[:n_local], scene.edges.mean(axis=1))
+        self.smoothness, self._home = smoothness, None if smoothness is None else self._homes()
         self._response = scene.response(self.globals(self.start()))
         self._depths = [RunningDepth(lambda lines, form=form: line_depth(scene.grid, lines, form))
                         for form in scene.form]  # fmt: skip
@@ -91,6 +95,21 @@ class ObservedLines:
         other = copy.copy(self)
         other.scene, other._last = replace(self.scene, weight=weight), None
         return other
+
+    def smoothed(self, smoothness):
+        """The same problem with another smoothness of the continua."""
+        other = copy.copy(self)
+        other.smoothness = smoothness
+        return other
+
+    def _homes(self):
+        """The group in which every difference of a continuum lies, shape (n_parts, m - ORDER)."""
+        scene, homes = self.scene, []
+        for p in range(scene.n_parts):
+            pixels = np.flatnonzero(scene.part == p)
+            middle = pixels[np.argmax(scene.basis[pixels, ORDER // 2 : -(ORDER // 2)], axis=0)]
+            homes.append(np.searchsorted(self.bounds, middle, side="right") - 1)
+        return np.array(homes)
 
     def start(self):
         """theta of the starting point."""
@@ -143,7 +162,12 @@ class ObservedLines:
 
     def cost(self, theta):
         """See `levenberg_marquardt.Problem`."""
-        return group_costs(self, theta, self.evaluate(theta).residual)
+        state = self.evaluate(theta)
+        costs = group_costs(self, theta, state.residual)
+        if self.smoothness is not None:
+            extra = self.smoothness.cost(state.globals.continuum)
+            costs += np.bincount(self._home.ravel(), extra.ravel(), minlength=len(costs))
+        return costs
 
     def linearize(self, theta, neighbours=None):
         """See `levenberg_marquardt.Problem`; errors want more couplings than steps do."""
@@ -151,14 +175,28 @@ class ObservedLines:
         dense, own = self._dense(state)
         n, q, _ = self.shape
         if n == 0:
-            return self.gradient(theta, (dense, own)), assemble_globals(dense, own)
+            return self.gradient(theta, (dense, own)), self._held_together(assemble_globals(dense, own))
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
         near = neighbour_windows(points, state.observed.center, lo, hi, neighbours or self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near, own)
         if self.penalty is not None:
             matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
-        return self.gradient(theta, (dense, own)), matrix
+        return self.gradient(theta, (dense, own)), self._held_together(matrix)
+
+    def continuum_places(self):
+        """Where the coefficients of each continuum are among the global parameters, slices."""
+        first, n_own = len(self.names) + self.scene.n_species, self.scene.n_own
+        return [slice(first + p * n_own, first + p * n_own + self.scene.basis.shape[1])
+                for p in range(self.scene.n_parts)]  # fmt: skip
+
+    def _held_together(self, matrix):
+        """`matrix` with the smoothness of the continua added to its corner, in place."""
+        if self.smoothness is not None:
+            penalty = self.smoothness.matrix(self.scene.basis.shape[1])
+            for own, strength in zip(self.continuum_places(), self.smoothness.strength, strict=True):
+                matrix.corner[own, own] += strength * penalty
+        return matrix
 
     def gradient(self, theta, dense=None):
         """Of the cost at theta, exact to the tolerance of the model: the residual carried back to the lines.
@@ -167,7 +205,11 @@ class ObservedLines:
         """
         scene, state = self.scene, self.evaluate(theta)
         common, own = self._dense(state) if dense is None else dense
-        glob = np.concatenate([common @ state.residual, own.project(state.residual)])
+        by_order = own.project(state.residual)
+        if self.smoothness is not None:
+            continuum = by_order.reshape(scene.n_parts, -1)[:, : scene.basis.shape[1]]  # a view
+            continuum += self.smoothness.gradient(state.globals.continuum)
+        glob = np.concatenate([common @ state.residual, by_order])
         n, q, _ = self.shape
         if n == 0:
             return glob
