@@ -12,6 +12,7 @@ from specutils import Spectrum
 from specutils_blase import LineTemplate, VoigtForest1D, clone_spectrum, fit_spectrum, fitting
 from specutils_blase.lines import QUANTITIES, line_table
 from specutils_blase.simulation import simulate_order
+from specutils_blase.solvers import smooth
 from specutils_blase.solvers.covariance import LineCovariance
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.lines import LineLayout, Lines, SampledLines
@@ -103,7 +104,7 @@ def test_errors_of_a_fit_are_the_scatter_of_many_draws(component, monkeypatch):
         seen.append(problem)
         return levenberg_marquardt(problem, theta, **options)
 
-    monkeypatch.setattr(fitting, "levenberg_marquardt", solve)
+    monkeypatch.setattr(smooth, "levenberg_marquardt", solve)
     start = {"radial_velocity": 0 * speed, "vsini": 8 * speed} if is_star else {}
     fit = fit_spectrum(order.noiseless, *((template, None) if is_star else (None, template)), progress=False,
                        prior=fitting.GaussianPrior(strength=sigma_prior), continuum_degree=1, **start)  # fmt: skip

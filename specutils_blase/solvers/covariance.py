@@ -167,10 +167,9 @@ class LineCovariance:
             some = np.flatnonzero(count == size)
             members = order[first[some][:, None] + np.arange(size)]
             near = self._stored(members[:, 0], members[:, -1]) & (size <= LONGEST)
-            for a in range(size if near.any() else 0):
-                for b in range(a + 1):
-                    twice = 1.0 if a == b else 2.0
-                    out[some[near]] += twice * self._pairs(gradient, members[near, a], members[near, b])
+            if near.any():
+                a, b = np.tril_indices(size)
+                out[some[near]] = self._pairs(gradient, members[near][:, a], members[near][:, b]) @ (2.0 - (a == b))
             far = np.flatnonzero(~near)
             for few in np.array_split(far, -(-len(far) * size // CHUNK)) if len(far) else []:
                 between = self.between(gradient, members[few].ravel()).reshape(len(few), size, len(few), size)
@@ -186,14 +185,13 @@ class LineCovariance:
 
     def _pairs(self, gradient, first, second):
         """Covariances of one quantity of lines `first` and of lines `second`, which are near each other."""
-        out, matters = np.zeros(len(first)), np.flatnonzero(gradient.any(axis=0))
-        for place, unit in self.parts:
-            for other, other_unit in self.parts:
-                for a in matters:
-                    for b in matters:
-                        weight = unit[first, a] * gradient[first, a] * other_unit[second, b] * gradient[second, b]
-                        out += weight * self._elements(place[first, a], other[second, b])
-        return out * self.scale[first] * self.scale[second]
+        matters = np.flatnonzero(gradient.any(axis=0))
+        # all that a line's quantity depends on, by the place in the matrix: (..., n)
+        places = np.concatenate([place[:, matters] for place, _ in self.parts], axis=1)
+        weights = np.concatenate([unit[:, matters] * gradient[:, matters] for _, unit in self.parts], axis=1)
+        elements = self._elements(*np.broadcast_arrays(places[first][..., :, None], places[second][..., None, :]))
+        covariance = np.einsum("...a,...ab,...b->...", weights[first], elements, weights[second])
+        return covariance * self.scale[first] * self.scale[second]
 
 
 def felt_lines(matrix, layout):
