@@ -23,9 +23,8 @@ from specutils_blase import BlaseWarning, clone_spectrum, fit_spectrum
 from specutils_blase.io import read_hpf
 
 NIGHTS = ("20210212", "20210517")
-# The continuum of an order of an A star, its broad lines and the rest of the blaze included.
-DEGREE = 12
-SETTINGS = {"lsf": 55_000, "continuum_degree": DEGREE, "wavelength_degree": 1, "progress": False}
+# The continuum of an order of an A star has broad lines and the rest of the blaze in it.
+SETTINGS = {"lsf": 55_000, "continuum": "spline", "wavelength_degree": 1, "progress": False}
 
 
 def tellurics(lower, upper):
