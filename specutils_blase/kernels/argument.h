@@ -40,6 +40,7 @@ typedef int Kernel(const Argument *);
     X(selected_inverse, "dnD")                 \
     X(subtract_products, "Dndd")               \
     X(products, "dD")                          \
+    X(gram_rows, "dD")                         \
     X(gram_columns, "dnnnnnniinD")             \
     X(project_columns, "dnnndiiD")             \
     X(border_columns, "dnnnndiiD")             \

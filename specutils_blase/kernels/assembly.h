@@ -41,6 +41,53 @@ static int products(const Argument *a)
     return DONE;
 }
 
+#define BLOCK 64 /* rows that are multiplied at a time, a multiple of four */
+
+/* rows' rows of (n, m): columns that are zero for long stretches, those of single echelle orders, cost only where not. */
+static int gram_rows(const Argument *a)
+{
+    const Int n = a[0].shape[0], m = a[0].shape[1];
+    double *out = a[1].d, *some = malloc((BLOCK * m + m * m) * sizeof(double)), *sum = some + BLOCK * m;
+    Int *column = malloc(m * sizeof(Int));
+    if (!some || !column) {
+        free(some), free(column);
+        return NO_MEMORY;
+    }
+    for (Int first = 0; first < n; first += BLOCK) {
+        const double *rows = a[0].d + first * m;
+        const Int count = least(n - first, BLOCK);
+        Int active = 0;
+        for (Int c = 0; c < m; c++) {
+            int felt = 0;
+            for (Int r = 0; r < count; r++)
+                felt |= rows[r * m + c] != 0.0;
+            if (felt)
+                column[active++] = c;
+        }
+        for (Int r = 0; r < BLOCK; r++)
+            for (Int k = 0; k < active; k++)
+                some[r * active + k] = r < count ? rows[r * m + column[k]] : 0.0;
+        for (Int k = 0; k < active; k++) {
+            double *restrict own = sum + k * active;
+            for (Int l = 0; l <= k; l++)
+                own[l] = 0.0;
+            for (Int r = 0; r < BLOCK; r += 4) {
+                const double *x = some + r * active, *y = x + active, *z = y + active, *w = z + active;
+                for (Int l = 0; l <= k; l++)
+                    own[l] += x[k] * x[l] + y[k] * y[l] + z[k] * z[l] + w[k] * w[l];
+            }
+        }
+        for (Int k = 0; k < active; k++)
+            for (Int l = 0; l <= k; l++)
+                out[column[k] * m + column[l]] += sum[k * active + l];
+    }
+    for (Int k = 0; k < m; k++)
+        for (Int l = 0; l < k; l++)
+            out[l * m + k] = out[k * m + l];
+    free(some), free(column);
+    return DONE;
+}
+
 /* The blocks of lines first..last with themselves and those that follow, into the tiles. */
 static int gram_columns(const Argument *a)
 {

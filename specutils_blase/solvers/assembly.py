@@ -112,7 +112,7 @@ def assemble(terms, offset, lo, hi, dense, near=None, own=None):
     end = np.repeat((last_near + 1) * q, q)
     m = len(dense)
     corner = _products(dense) if own is None else own.corner(dense)
-    matrix = BorderedBanded.empty(end, np.zeros((n * q, len(corner))), corner)
+    matrix = BorderedBanded.empty(end, np.zeros((n * q, len(corner))), corner, None if own is None else m)
 
     def work(first, last):
         kernels.gram_columns(terms, offset, lo, hi, near_lo, near_hi, last_near, first, last, matrix.start,

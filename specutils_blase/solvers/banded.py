@@ -17,15 +17,15 @@ Everything here is unit-free numpy; the factor and the selected inverse cost O(n
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from ..functional.compiled import kernels
 
 __all__ = ["BorderedBanded", "Factor", "TILE"]
 
 TILE = kernels.TILE
-# Rows of the border that are multiplied at a time.
-GRAM_ROWS = 1024
+# Elements below this share of the diagonal's are nothing, to rounding and less.
+NOTHING = 1e-18
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,19 @@ class BorderedBanded:
         Where the columns of tiles start; no column ends above the one before it.
     border : ndarray, shape (n, m)
     corner : ndarray, shape (m, m)
+    n_common : int, optional
+        The global parameters from this one on are felt by parts of the pixels, one part after the other: they too are
+        banded once the others are eliminated.  None: all are felt everywhere.
     """
 
     tiles: np.ndarray
     start: np.ndarray
     border: np.ndarray
     corner: np.ndarray
+    n_common: int | None = None
 
     @classmethod
-    def empty(cls, end, border, corner):
+    def empty(cls, end, border, corner, n_common=None):
         """A matrix with zeros in column j from row j to row end[j] (exclusive, not decreasing); end has shape (n,)."""
         n = len(end)
         last = np.minimum(np.arange(TILE - 1, n + TILE - 1, TILE), max(n - 1, 0))  # column of A in each column of tiles
@@ -57,7 +61,7 @@ class BorderedBanded:
         tiles = np.zeros((start[-1], TILE, TILE))
         beyond = np.arange(n % TILE, TILE) if n % TILE else np.zeros(0, dtype=int)
         tiles[start[-2 if n else -1] + np.zeros_like(beyond), beyond, beyond] = 1.0
-        return cls(tiles, start, border, corner)
+        return cls(tiles, start, border, corner, n_common)
 
     @property
     def reach(self):
@@ -121,24 +125,18 @@ class BorderedBanded:
             return None
         border = padded(self.border)
         kernels.forward_substitute(matrix.tiles, self.start, border)
-        try:
-            schur = cho_factor(self.corner + np.diag(damping[n:]) - gram(border), lower=True) if m else None
-        except (np.linalg.LinAlgError, ValueError):  # not definite, or not finite
-            return None
-        return Factor(matrix.tiles, self.start, border[:n], schur)
+        if m == 0:
+            return Factor(matrix.tiles, self.start, border[:n], None)
+        corner = self.corner + np.diag(damping[n:]) - gram(border)
+        kind = DenseCorner if self.n_common in (None, m) else BandedCorner
+        schur = kind.build(corner, self.n_common) if np.isfinite(corner).all() else None
+        return None if schur is None else Factor(matrix.tiles, self.start, border[:n], schur)
 
 
 def gram(border):
-    """border' border: columns that are zero for long stretches, those of single echelle orders, cost only where not."""
+    """border' border, not by BLAS, whose threads wait for each other where a machine has other work."""
     out = np.zeros((border.shape[1],) * 2)
-    for k in range(0, len(border), GRAM_ROWS):
-        rows = border[k : k + GRAM_ROWS]
-        active = np.flatnonzero(rows.any(axis=0))
-        if active.size < out.shape[0]:
-            rows = np.ascontiguousarray(rows[:, active])
-            out[np.ix_(active, active)] += rows.T @ rows
-        else:
-            out += rows.T @ rows
+    kernels.gram_rows(border, out)
     return out
 
 
@@ -150,20 +148,93 @@ def padded(rows):
 
 
 @dataclass(frozen=True)
+class DenseCorner:
+    """Cholesky factor of a dense matrix."""
+
+    matrix: np.ndarray
+    lower: np.ndarray
+
+    @classmethod
+    def build(cls, matrix, _=None):
+        """None if the matrix is not positive definite."""
+        try:
+            return cls(matrix, cholesky(matrix, lower=True, check_finite=False))
+        except np.linalg.LinAlgError:
+            return None
+
+    @property
+    def diagonal(self):
+        """Of the factor."""
+        return np.diag(self.lower)
+
+    def solve(self, rhs):
+        """Solution for a right-hand side (m, k)."""
+        return cho_solve((self.lower, True), rhs, check_finite=False)
+
+    def root(self, white):
+        """White noise (m, k) as noise whose covariance is the inverse."""
+        return solve_triangular(self.lower, white, lower=True, trans="T", check_finite=False)
+
+
+@dataclass(frozen=True)
+class BandedCorner:
+    """The same for a matrix whose first `n_common` rows are dense, and the others banded but for what is nothing."""
+
+    matrix: np.ndarray
+    n_common: int
+    factor: "Factor"
+
+    @classmethod
+    def build(cls, matrix, n_common):
+        """None if the matrix is not positive definite."""
+        own, diagonal = matrix[n_common:, n_common:], np.diag(matrix)[n_common:]
+        if not (diagonal > 0.0).all():
+            return None
+        size = np.sqrt(diagonal)
+        felt = np.abs(own) > NOTHING * size[:, None] * size
+        end = np.maximum.accumulate(len(own) - np.argmax(felt[::-1], axis=0))
+        banded = BorderedBanded.empty(end, matrix[n_common:, :n_common], matrix[:n_common, :n_common])
+        column = np.repeat(np.arange(len(own)), end - np.arange(len(own)))
+        row = np.arange(column.size) - np.searchsorted(column, column) + column
+        tile = banded.start[column // TILE] + row // TILE - column // TILE
+        banded.tiles[tile, column % TILE, row % TILE] = own[row, column]
+        factor = banded.factor()
+        return None if factor is None else cls(matrix, n_common, factor)
+
+    @property
+    def diagonal(self):
+        """Of the factor."""
+        return self.factor.diagonal
+
+    def solve(self, rhs):
+        """See `DenseCorner`."""
+        return np.roll(self.factor.solve(np.roll(rhs, -self.n_common, axis=0)), self.n_common, axis=0)
+
+    def root(self, white):
+        """See `DenseCorner`."""
+        return np.roll(self.factor.root(np.roll(white, -self.n_common, axis=0)), self.n_common, axis=0)
+
+
+@dataclass(frozen=True)
 class Factor:
     """Cholesky factor of a `BorderedBanded` matrix::
 
         M = [ L   0 ]      L L' = A,  L W = B,  S S' = C - W' W,  M M' = H
             [ W'  S ]
 
-    ``tiles`` and ``start`` hold L as a `BorderedBanded` holds A; ``border`` is W and ``schur`` is S as scipy's
-    `cho_factor` gives it.
+    ``tiles`` and ``start`` hold L as a `BorderedBanded` holds A; ``border`` is W and ``schur`` has S.
     """
 
     tiles: np.ndarray
     start: np.ndarray
     border: np.ndarray
-    schur: tuple | None
+    schur: DenseCorner | BandedCorner | None
+
+    @property
+    def diagonal(self):
+        """Of L and of S."""
+        local = BorderedBanded(self.tiles, self.start, self.border, None).local_diagonal
+        return local if self.schur is None else np.concatenate([local, self.schur.diagonal])
 
     def solve(self, rhs):
         """Solution of H x = rhs, shape (n + m,) or (n + m, k)."""
@@ -172,7 +243,7 @@ class Factor:
         local, glob = padded(columns[:n]), columns[n:]
         kernels.forward_substitute(self.tiles, self.start, local)
         if self.schur is not None:
-            glob = cho_solve(self.schur, glob - self.border.T @ local[:n])
+            glob = self.schur.solve(glob - self.border.T @ local[:n])
             local[:n] -= self.border @ glob
         kernels.back_substitute(self.tiles, self.start, local)
         return np.concatenate([local[:n], glob]).reshape(rhs.shape)
@@ -182,7 +253,7 @@ class Factor:
         n = len(self.border)
         local, glob = padded(white[:n]), np.zeros((0, white.shape[1]))
         if self.schur is not None:
-            glob = solve_triangular(self.schur[0], white[n:], lower=True, trans="T")
+            glob = self.schur.root(white[n:])
             local[:n] -= self.border @ glob
         kernels.back_substitute(self.tiles, self.start, local)
         return np.concatenate([local[:n], glob])
@@ -198,7 +269,7 @@ class Factor:
         kernels.selected_inverse(self.tiles, self.start, tiles)
         if m == 0:
             return BorderedBanded(tiles, self.start, self.border, np.zeros((0, 0)))
-        corner, solved = cho_solve(self.schur, np.eye(m)), padded(self.border)
+        corner, solved = self.schur.solve(np.eye(m)), padded(self.border)
         kernels.back_substitute(self.tiles, self.start, solved)  # A^-1 B
         border = -solved @ corner
         kernels.subtract_products(tiles, self.start, border, solved)
@@ -206,8 +277,5 @@ class Factor:
 
     def condition(self):
         """Ratio of the factor's largest to smallest squared diagonal: a lower bound of the condition number."""
-        parts = [BorderedBanded(self.tiles, self.start, self.border, None).local_diagonal]
-        if self.schur is not None:
-            parts.append(np.diag(self.schur[0]))
-        diagonal = np.concatenate(parts)
+        diagonal = self.diagonal
         return float((diagonal.max() / diagonal.min()) ** 2) if diagonal.size else 1.0

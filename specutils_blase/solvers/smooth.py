@@ -102,8 +102,7 @@ def smooth_fit(problem, solution, **options):
     before = np.inf
     for _ in range(ROUNDS):
         factor = definite_factor(problem.linearize(solution.theta)[1], 0.0)
-        root = np.tril(factor.schur[0])
-        smoothness, now = _most_likely(problem, root @ root.T, solution.theta)
+        smoothness, now = _most_likely(problem, factor.schur.matrix, solution.theta)
         if np.max(np.abs(now - before)) < SETTLED:
             break
         before, problem = now, problem.smoothed(smoothness)

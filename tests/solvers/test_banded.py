@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specutils_blase.solvers.banded import BorderedBanded
+from specutils_blase.solvers.banded import BandedCorner, BorderedBanded, DenseCorner
 
 pytestmark = pytest.mark.usefixtures("every_target")
 
@@ -145,3 +145,46 @@ class TestFactor:
             assert 1.0 <= condition <= np.linalg.cond(full) * (1 + 1e-6)
         matrix = packed(np.diag([1.0, 1e-8]), 2)
         assert matrix.factor().condition() == pytest.approx(1e8)
+
+
+class TestCorners:
+    """Global parameters of parts, one after the other: a band with those of all as its border."""
+
+    @staticmethod
+    def matrix(n_common, n_own, reach, seed=0):
+        rng = np.random.default_rng(seed)
+        root = rng.normal(size=(n_common + n_own,) * 2)
+        own = root[n_common:, n_common:]
+        own *= np.abs(np.subtract.outer(np.arange(n_own), np.arange(n_own))) <= reach
+        root[:n_common, n_common:] = 0.0  # lower rows of a factor: the product is banded but for the first rows
+        return root @ root.T + np.diag(np.full(len(root), 0.5))
+
+    @pytest.mark.parametrize(("n_common", "n_own", "reach"), [(0, 7, 2), (3, 1, 0), (2, 33, 4), (5, 40, 39)])
+    def test_as_dense(self, n_common, n_own, reach):
+        matrix = self.matrix(n_common, n_own, reach)
+        corner, dense = BandedCorner.build(matrix, n_common), DenseCorner.build(matrix)
+        rhs = np.random.default_rng(1).normal(size=(len(matrix), 3))
+        np.testing.assert_allclose(corner.solve(rhs), np.linalg.solve(matrix, rhs), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(dense.solve(rhs), np.linalg.solve(matrix, rhs), rtol=1e-9, atol=1e-12)
+        assert np.prod(corner.diagonal**2) == pytest.approx(np.linalg.det(matrix), rel=1e-9)
+        for one in (corner, dense):  # white noise becomes noise whose covariance is the inverse
+            root = one.root(np.eye(len(matrix)))
+            np.testing.assert_allclose(root @ root.T, np.linalg.inv(matrix), rtol=1e-8, atol=1e-11)
+        assert corner.factor.tiles.size < 20 * n_own * (2 * reach + 9)
+
+    def test_what_is_nothing_is_left_out(self):
+        matrix = self.matrix(2, 60, 3)
+        noise = 1e-20 * np.random.default_rng(2).normal(size=matrix.shape)
+        corner = BandedCorner.build(matrix + noise + noise.T, 2)
+        assert corner.factor.tiles.size == BandedCorner.build(matrix, 2).factor.tiles.size
+
+    @pytest.mark.parametrize("kind", [BandedCorner, DenseCorner])
+    def test_not_definite(self, kind):
+        matrix = self.matrix(2, 9, 2)
+        for place in (0, 4):
+            wrong = matrix.copy()
+            wrong[place, place] = -1.0
+            assert kind.build(wrong, 2) is None
+        singular = np.ones((5, 5))
+        singular[0, 0] = 0.5
+        assert kind.build(singular, 1) is None
