@@ -1,6 +1,6 @@
 """The compiled twin of `functional.profiles` and `functional.forest`: exact Voigt lines on flat arrays, on the CPU.
 
-The torch functions are the reference; these kernels give the same numbers (tests hold them together) some forty
+The torch functions are the reference; these kernels give the same numbers (tests hold them together) a hundred
 times faster, with the four derivatives that the banded solver needs.  Arrays are plain float64 numpy arrays in the
 package's internal units (vacuum Angstrom).  Every line is worked on over a contiguous window of pixels, which is
 split into the core |x| < 10 (Weideman 1994, SIAM J. Numer. Anal. 31, 1497, N = 32, error 4e-14 of the peak) and two
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
+import torch
 
 __all__ = ["half_width", "line_windows", "optical_depth", "product_transmission", "line_terms", "line_projections"]
 
@@ -59,9 +60,30 @@ def _pool():
     return ThreadPoolExecutor(n_threads(), thread_name_prefix="specutils_blase")
 
 
-# Threads do not survive a fork: a child process makes its own.
+def _after_fork():
+    # Threads do not survive a fork: a child process makes its own.  Those of torch cannot be made again, and it waits
+    # for them for ever.
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def lines_arrays(*columns):
+    """Columns of line parameters as the kernels read them, contiguous float64 of one length.
+
+    Raises
+    ------
+    ValueError
+        If their shapes differ: a kernel would read beyond the shorter ones.
+    """
+    columns = [np.ascontiguousarray(column, dtype=float) for column in columns]
+    if columns[0].ndim != 1 or len({column.shape for column in columns}) > 1:
+        shapes = ", ".join(str(column.shape) for column in columns)
+        raise ValueError(f"center, strength, sigma and gamma must be one-dimensional and of one length, got {shapes}")
+    return columns
 
 
 def chunked(work, sizes):
@@ -95,6 +117,7 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
         strength is signed (negative for emission); sigma is a standard deviation, gamma a half width at half maximum.
     tolerance : float
     """
+    center, strength, sigma, gamma = lines_arrays(center, strength, sigma, gamma)
     lo, hi = line_windows(wave, center, half_width(strength, sigma, gamma, tolerance))
 
     def work(first, last):
@@ -107,6 +130,7 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
 
 def product_transmission(wave, center, strength, sigma, gamma, tolerance):
     """Product over the lines of (1 - strength V), clipped at 0 (Gully-Santiago & Morley 2022, eq. 2)."""
+    center, strength, sigma, gamma = lines_arrays(center, strength, sigma, gamma)
     lo, hi = line_windows(wave, center, half_width(strength, sigma, gamma, tolerance))
 
     def work(first, last):
@@ -158,6 +182,7 @@ def line_terms(wave, center, strength, sigma, gamma, lo, hi, *, rows=(0, 1, 2, 3
     terms : ndarray, shape (len(rows), n)
         What lies between the columns of two lines means nothing.
     """
+    center, strength, sigma, gamma = lines_arrays(center, strength, sigma, gamma)
     offset = np.concatenate([[0], np.cumsum(hi - lo + PAD)])
     place, weights = np.full(4, -1), np.ones((4, len(lo)))
     place[list(rows)] = np.arange(len(rows))
@@ -183,6 +208,7 @@ def line_projections(wave, center, strength, sigma, gamma, lo, hi, vector, produ
     -------
     ndarray, shape (4, n_lines)
     """
+    center, strength, sigma, gamma = lines_arrays(center, strength, sigma, gamma)
     out, vector = np.empty((4, len(lo))), np.append(vector, np.zeros(PAD))
 
     def work(first, last):

@@ -7,7 +7,7 @@ the steeper the more saturated it is: the number of panels follows the optical d
 
 import numpy as np
 
-from .compiled import chunked, kernels
+from .compiled import chunked, kernels, lines_arrays
 
 __all__ = ["equivalent_width"]
 
@@ -32,6 +32,7 @@ def equivalent_width(strength, sigma, gamma, form="opacity"):
     gradient : ndarray, shape (n_lines, 3)
         Derivatives with respect to ln |strength|, ln sigma, ln gamma.
     """
+    strength, sigma, gamma = lines_arrays(strength, sigma, gamma)
     out = np.empty((4, len(strength)))
 
     def work(first, last):

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .compiled import chunked, half_width, kernels, shared
+from .compiled import chunked, half_width, kernels, lines_arrays, shared
 
 __all__ = ["optical_depth"]
 
@@ -50,6 +50,7 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
     tolerance : float
         Also bounds the error of a line anywhere.
     """
+    center, strength, sigma, gamma = lines_arrays(center, strength, sigma, gamma)
     reach = half_width(strength, sigma, gamma, (1.0 - SHARE) * tolerance)  # the rest is for the interpolation
     if np.isnan(center + reach).any():  # seen everywhere, so that it is seen
         return np.full(wave.size, np.nan)

@@ -45,6 +45,7 @@ static int take_array(PyObject *object, char kind, Py_buffer *view, Argument *ar
     return 1;
 }
 
+/* The value of an argument; 0 and an exception if it is something else. */
 static int take(PyObject *object, char kind, Py_buffer *view, Argument *argument)
 {
     if (is_array(kind))
@@ -110,7 +111,9 @@ enum { N_TARGETS = sizeof(targets) / sizeof(targets[0]) };
 static PyObject *select_target(PyObject *self, PyObject *name)
 {
     (void)self;
-    const char *wanted = PyUnicode_AsUTF8AndSize(name, NULL);
+    const char *wanted = PyUnicode_Check(name) ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+    if (!wanted && !PyErr_Occurred())
+        return PyErr_Format(PyExc_TypeError, "name must be one of those in targets(), got %R", name);
     for (int k = 0; wanted && k < N_TARGETS; k++)
         if (!strcmp(targets[k]->name, wanted) && supported(wanted)) {
             const char *before = target->name;

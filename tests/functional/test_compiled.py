@@ -1,6 +1,8 @@
 """The compiled kernels against scipy, mpmath and the torch reference."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import voigt_profile, wofz
 
-from specutils_blase.functional import compiled, voigt_derivatives
+from specutils_blase.functional import compiled, multilevel, voigt_derivatives
 from specutils_blase.functional import half_width as torch_half_width
 from specutils_blase.functional import optical_depth as torch_optical_depth
 from specutils_blase.functional import product_transmission as torch_product_transmission
@@ -371,3 +373,50 @@ class TestCalls:
     def test_unknown_processor(self):
         with pytest.raises(ValueError, match="no kernels 'z80'"):
             compiled.kernels.select_target("z80")
+
+    def test_name_of_another_kind(self):
+        with pytest.raises(TypeError, match=r"name must be one of those in targets\(\), got 3"):
+            compiled.kernels.select_target(3)
+
+
+@pytest.mark.parametrize("function", [compiled.optical_depth, compiled.product_transmission, multilevel.optical_depth])
+class TestColumns:
+    """Lines whose columns have different lengths: numpy would stretch them, a kernel read beyond them."""
+
+    def test_lengths(self, function):
+        one = np.array([0.1])
+        with pytest.raises(ValueError, match=r"one length, got \(3,\), \(1,\), \(1,\), \(1,\)"):
+            function(np.linspace(10.0, 20.0, 1000), np.array([12.0, 15.0, 17.0]), one, one, one, 1e-6)
+
+    def test_lists(self, function):
+        wave = np.linspace(10.0, 20.0, 1000)
+        columns = [[15.0, 12.0], [0.1, 0.2], [0.1, 0.1], [0.1, 0.3]]
+        np.testing.assert_array_equal(function(wave, *columns, 1e-6),
+                                      function(wave, *(np.array(c) for c in columns), 1e-6))  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_clones_and_fits():
+    """Threads of the parent, torch's among them, are not there: a child must not wait for them."""
+    code = """
+import multiprocessing, warnings
+import astropy.units as u
+from specutils_blase import clone_spectrum, fit_spectrum
+from specutils_blase.simulation import simulate_order, simulate_star
+star = simulate_star(1, lower=10490 * u.AA, upper=10530 * u.AA, n_lines=300)
+template = clone_spectrum(star.spectrum, teff=4700 * u.K)
+order = simulate_order(star.model, None, seed=1, lower=10498 * u.AA, upper=10522 * u.AA, n_pix=300).spectrum
+fit_spectrum(order, template, lsf=55_000)
+def child():
+    clone_spectrum(star.spectrum, teff=4700 * u.K)
+    fit_spectrum(order, template, lsf=55_000)
+process = multiprocessing.get_context("fork").Process(target=child)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+    process.start()
+process.join(100)
+print("alive" if process.is_alive() else process.exitcode)
+process.kill()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert run.stdout.strip() == "0", run.stdout + run.stderr
