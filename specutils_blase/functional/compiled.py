@@ -82,7 +82,7 @@ def lines_arrays(*columns):
     columns = [np.ascontiguousarray(column, dtype=float) for column in columns]
     if columns[0].ndim != 1 or len({column.shape for column in columns}) > 1:
         shapes = ", ".join(str(column.shape) for column in columns)
-        raise ValueError(f"center, strength, sigma and gamma must be one-dimensional and of one length, got {shapes}")
+        raise ValueError(f"the parameters of lines must be one-dimensional and of one length, got {shapes}")
     return columns
 
 
