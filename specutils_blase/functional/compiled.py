@@ -15,7 +15,8 @@ from functools import cache
 import numpy as np
 import torch
 
-__all__ = ["half_width", "line_windows", "optical_depth", "product_transmission", "line_terms", "line_projections"]
+__all__ = ["half_width", "line_windows", "optical_depth", "product_transmission", "line_terms", "line_projections",
+           "sparse_product"]  # fmt: skip
 
 try:
     from .. import _kernels as kernels
@@ -215,4 +216,21 @@ def line_projections(wave, center, strength, sigma, gamma, lo, hi, vector, produ
         kernels.project_lines(wave, center, strength, sigma, gamma, lo, hi, vector, product, first, last, out)
 
     chunked(work, hi - lo)
+    return out
+
+
+def sparse_product(rows, cols, values, vectors, n_rows):
+    """The sparse matrix ``(rows, cols, values)`` times vectors, shape (n_vectors, n_cols): shape (n_vectors, n_rows).
+
+    Raises
+    ------
+    IndexError
+        If a row or a column lies outside the matrix.
+    """
+    rows, cols = (np.ascontiguousarray(index, dtype=np.int64) for index in (rows, cols))
+    if not rows.shape == cols.shape == values.shape:
+        raise ValueError(f"rows, cols and values must have one shape, got {rows.shape}, {cols.shape}, {values.shape}")
+    out = np.zeros((len(vectors), n_rows))
+    if not kernels.sparse_multiply(rows, cols, np.ascontiguousarray(values), np.ascontiguousarray(vectors), out):
+        raise IndexError(f"rows and cols must be indices into a matrix of {n_rows} rows and {vectors.shape[1]} columns")
     return out

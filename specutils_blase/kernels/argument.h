@@ -18,7 +18,7 @@ typedef struct {
 } Argument;
 
 /* Every kernel: what it returns is DONE, or what went wrong. */
-enum { DONE, NOT_DEFINITE, NO_MEMORY };
+enum { DONE, NOT_DEFINITE, NOT_INSIDE, NO_MEMORY };
 
 typedef int Kernel(const Argument *);
 
@@ -50,6 +50,7 @@ typedef int Kernel(const Argument *);
     X(push, "dnnnbddddnnddnnniiD")             \
     X(response_multiply, "nnddD")              \
     X(response_adjoint, "nnddD")               \
+    X(sparse_multiply, "nnddD")                \
     X(gaussian_pixels, "dfdddnnnndiiD")        \
     X(add_members, "dnnnnD")
 

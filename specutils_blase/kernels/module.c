@@ -57,7 +57,7 @@ static int take(PyObject *object, char kind, Py_buffer *view, Argument *argument
     return !PyErr_Occurred();
 }
 
-/* Call kernel number `self`; False if it found a matrix not definite. */
+/* Call kernel number `self`; False if it found a matrix not definite, or an index not inside it. */
 static PyObject *call(PyObject *self, PyObject *const *given, Py_ssize_t n_given)
 {
     const long which = PyLong_AsLong(self);

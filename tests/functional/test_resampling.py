@@ -214,6 +214,66 @@ class TestBoth:
             operator(grid, tensor(edges))
 
 
+class TestProduct:
+    """`apply` on the CPU is compiled; the dense matrix is the reference, with torch's own derivatives."""
+
+    ROWS, COLS = torch.tensor([0, 0, 1, 3, 3, 1, 3]), torch.tensor([0, 4, 2, 1, 4, 2, 0])  # sorted in part, one twice
+    VALUES = tensor([0.5, -1.0, 2.0, 0.25, 3.0, 0.125, -0.75])
+
+    @classmethod
+    def ours(cls, values, flux):
+        return apply(cls.ROWS, cls.COLS, values, flux, n_pix=4)
+
+    @classmethod
+    def dense(cls, values, flux):
+        matrix = torch.zeros(4, 5, dtype=torch.float64).index_put((cls.ROWS, cls.COLS), values, accumulate=True)
+        return flux @ matrix.T
+
+    @staticmethod
+    def flux(*shape, seed=11):
+        return tensor(np.random.default_rng(seed).normal(size=shape))
+
+    @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (0, 5)])
+    def test_value(self, shape):
+        flux = self.flux(*shape)
+        torch.testing.assert_close(self.ours(self.VALUES, flux), self.dense(self.VALUES, flux), atol=1e-15, rtol=1e-15)
+
+    def test_views_are_read_in_their_own_order(self):
+        flux, values = self.flux(5, 3).T, torch.stack([self.VALUES, self.VALUES], dim=1)[:, 0]
+        torch.testing.assert_close(self.ours(values, flux), self.dense(values, flux), atol=1e-15, rtol=1e-15)
+
+    def test_derivatives_of_both_orders(self):
+        inputs = self.VALUES.clone().requires_grad_(), self.flux(2, 5).requires_grad_()
+        assert torch.autograd.gradcheck(self.ours, inputs)
+        assert torch.autograd.gradgradcheck(self.ours, inputs)
+
+    # torch itself warns when its forward mode is first used.
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.parametrize("argnums", [0, 1, (0, 1)])
+    @pytest.mark.parametrize("jacobian", [torch.func.jacfwd, torch.func.jacrev])
+    def test_jacobians(self, jacobian, argnums):
+        inputs = self.VALUES, self.flux(2, 5)
+        ours, dense = (jacobian(function, argnums)(*inputs) for function in (self.ours, self.dense))
+        torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
+
+    @pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (0, 0), (1, 1), (None, 2)])
+    def test_vmap(self, in_dims):
+        values = self.VALUES + torch.arange(3.0, dtype=torch.float64)[:, None] if in_dims[0] is not None else self.VALUES
+        values = values.movedim(0, in_dims[0] or 0)
+        flux = self.flux(3, 2, 5).movedim(0, in_dims[1]) if in_dims[1] is not None else self.flux(2, 5)
+        ours, dense = (torch.func.vmap(function, in_dims)(values, flux) for function in (self.ours, self.dense))
+        torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
+
+    @pytest.mark.parametrize(("rows", "cols"), [([4], [0]), ([-1], [0]), ([0], [5]), ([0], [-1])])
+    def test_an_index_outside_the_matrix(self, rows, cols):
+        with pytest.raises(IndexError, match="4 rows and 5 columns"):
+            apply(torch.tensor(rows), torch.tensor(cols), tensor([1.0]), self.flux(5), n_pix=4)
+
+    def test_lengths(self):
+        with pytest.raises(ValueError, match="one shape"):
+            apply(self.ROWS, self.COLS[:-1], self.VALUES, self.flux(5), n_pix=4)
+
+
 def test_batch_is_a_loop():
     edges, grid = order()
     flux = tensor(np.random.default_rng(5).normal(size=(2, 3, len(grid))))
