@@ -121,6 +121,7 @@ def given_lines(table, free, tied, wave, flat):
     # a line just outside is felt inside
     width = _typical_width(wave, flat)
     own = [_lengths(table, name, np.arange(len(table))) for name in COLUMNS[1:]]
+    _check_widths(center, own)
     reach = MARGIN * np.where(np.isnan(own).any(axis=0), width, np.nansum(own, axis=0))
     inside = (center >= wave[0] - reach) & (center <= wave[-1] + reach)
     if not inside.any():
@@ -180,6 +181,15 @@ def _lengths(table, name, row):
         raise ValueError(explain(f'lines["{name}"]', expected, f"{values[first]:g} Angstrom in row {row[first]}",
                                  "drop that line, or give NaN for a value that is not known"))  # fmt: skip
     return values
+
+
+def _check_widths(center, widths):
+    for name, values in zip(COLUMNS[1:], widths, strict=True):
+        wide = np.flatnonzero(values >= center)
+        if wide.size:
+            got = f"{values[wide[0]]:g} at {center[wide[0]]:g} Angstrom in row {wide[0]}"
+            raise ValueError(explain(f'lines["{name}"]', "be narrower than the wavelength of the line", got,
+                                     "check the unit of the column"))  # fmt: skip
 
 
 def _members(table, rows, tied, row):

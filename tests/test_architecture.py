@@ -44,6 +44,8 @@ INTERNAL = {
 }
 # The compiled twin of the layer functional.
 COMPILED = ("functional.compiled", "functional.equivalent_widths", "functional.multilevel")
+# The one function of torch that is compiled inside, where its tensors can be.
+BOTH = "functional.sparse"
 # The one module with files of torch: the state of an unfinished run, which is no product.
 CHECKPOINTS = "solvers.checkpoint"
 # Loaded by astropy at the end of every import of its fitters, through an entry point.
@@ -202,7 +204,7 @@ def kernels_come_through_one_door(module):
 
 def reference_stands_alone(module):
     """The torch functions do not import their compiled twin."""
-    if module.layer != "functional" or module.name in COMPILED:
+    if module.layer != "functional" or module.name in (*COMPILED, BOTH):
         return []
     return [f"line {i.line}: {i.name}" for i in module.internal if i.name.startswith(COMPILED)]
 

@@ -472,6 +472,8 @@ class TestMessages:
         (ValueError, r'lines\["strength"\] must be finite and not zero, got inf', with_value("strength", np.inf)),
         (ValueError, r'lines\["fwhm_gauss"\] must be finite and positive, got -1 Ang', with_value("fwhm_gauss", -1.0)),
         (ValueError, r'lines\["fwhm_lorentz"\] must be finite and positive, got 0 A', with_value("fwhm_lorentz", 0.0)),
+        (ValueError, r'lines\["fwhm_gauss"\] must be narrower than the wavelength.*1e\+09 at 50.*; check the unit',
+         with_value("fwhm_gauss", 1e9)),
         (ValueError, "lines must have lines within 5000 to 5015.98 Angstrom .vacuum., got none", line_list()[:0]),
         (ValueError, "lines must have lines within .*, got 6002.01 to 6013.2 Angstrom; check the units",
          changed(line_center=(CENTER + 1000) * u.AA)),

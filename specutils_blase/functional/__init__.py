@@ -16,7 +16,8 @@ from specutils_blase.functional.forest import (
 )
 from specutils_blase.functional.grid import doppler_factor, pixel_edges, rest_wavelength, velocity_grid
 from specutils_blase.functional.profiles import faddeeva, pseudo_voigt, voigt, voigt_derivatives
-from specutils_blase.functional.resampling import apply, pixel_overlap, pixel_response
+from specutils_blase.functional.resampling import pixel_overlap, pixel_response
+from specutils_blase.functional.sparse import apply
 
 __all__ = [
     "FWHM_PER_SIGMA",

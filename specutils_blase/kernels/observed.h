@@ -85,19 +85,19 @@ static int sparse_multiply(const Argument *a)
 {
     const Int *rows = a[0].n, *cols = a[1].n, n = a[0].shape[0], n_in = a[3].shape[1], n_out = a[4].shape[1];
     const double *values = a[2].d;
-    for (Int k = 0; k < n; k++)
-        if (rows[k] < 0 || rows[k] >= n_out || cols[k] < 0 || cols[k] >= n_in)
-            return NOT_INSIDE;
     for (Int v = 0; v < a[3].shape[0]; v++) {
         const double *seen = a[3].d + v * n_in;
-        double *out = a[4].d + v * n_out;
         for (Int k = 0; k < n;) {
             const Int row = rows[k];
             double total = 0.0;
-            do
+            if (row < 0 || row >= n_out)
+                return NOT_INSIDE;
+            do {
+                if (cols[k] < 0 || cols[k] >= n_in)
+                    return NOT_INSIDE;
                 total += values[k] * seen[cols[k]];
-            while (++k < n && rows[k] == row);
-            out[row] += total;
+            } while (++k < n && rows[k] == row);
+            a[4].d[v * n_out + row] += total;
         }
     }
     return DONE;

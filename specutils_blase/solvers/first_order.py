@@ -421,9 +421,11 @@ def _split(flux, sigma, validation, generator) -> tuple[Tensor, Tensor]:
         )
     usable = torch.nonzero(torch.isfinite(flux) & torch.isfinite(sigma) & (sigma > 0.0)).squeeze(1)
     if len(usable) == 0:
-        raise ValueError("flux and sigma must have at least one pixel with finite flux and positive, finite sigma")
+        expected = "at least one pixel with finite flux and positive, finite sigma"
+        found = f"{int(flux.isfinite().sum())} finite fluxes and {int((sigma > 0.0).sum())} positive sigmas"
+        raise ValueError(f"flux and sigma must have {expected}, got {found} of {len(flux)}; replace NaN and zeros")
     if not (isinstance(validation, Real) and 0.0 <= validation < 1.0):
-        raise ValueError(f"validation must be a fraction of the pixels, 0 <= validation < 1, got {validation!r}")
+        raise ValueError(f"validation must be a fraction of the pixels, 0 <= validation < 1, got {validation!r}; try 0.1")
     if validation == 0.0:
         return usable, usable[:0]
     count = max(1, round(validation * len(usable)))
@@ -463,7 +465,8 @@ def _check_counts(allow_none=False, **counts):
     for name, (value, lowest) in counts.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= lowest
         if not (whole or (value is None and allow_none)):
-            raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value}")
+            allowed = f"at least {lowest}, or None for no such limit" if allow_none else f"at least {lowest}"
+            raise ValueError(f"{name} must be a whole number of {allowed}, got {value!r}")
 
 
 def _result(run, exhausted) -> MinimizeResult:

@@ -258,8 +258,9 @@ class TestProduct:
 
     @pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (0, 0), (1, 1), (None, 2)])
     def test_vmap(self, in_dims):
-        values = self.VALUES + torch.arange(3.0, dtype=torch.float64)[:, None] if in_dims[0] is not None else self.VALUES
-        values = values.movedim(0, in_dims[0] or 0)
+        values = self.VALUES
+        if in_dims[0] is not None:
+            values = (values + torch.arange(3.0, dtype=torch.float64)[:, None]).movedim(0, in_dims[0])
         flux = self.flux(3, 2, 5).movedim(0, in_dims[1]) if in_dims[1] is not None else self.flux(2, 5)
         ours, dense = (torch.func.vmap(function, in_dims)(values, flux) for function in (self.ours, self.dense))
         torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
