@@ -246,3 +246,50 @@ static int subtract_products(const Argument *a)
                 }
     return DONE;
 }
+
+/* Variances of sums of numbers near each other, in groups: weights' H^-1 weights, H = M M'.
+
+   Of the inverse the tiles and the border are known.  From H^-1's row i outwards M' H^-1 = M^-1, whose upper triangle is
+   zero, gives the elements beyond the tiles one after the other. */
+static int group_variances(const Argument *a)
+{
+    const double *tiles = a[0].d, *border = a[2].d, *inverse = a[3].d, *far = a[4].d, *weights = a[6].d;
+    const Int *start = a[1].n, *rows = a[5].n, *pointer = a[7].n, m = a[2].shape[1];
+    Int longest_span = 1;
+    for (Int g = 0; g < a[8].shape[0]; g++)
+        if (rows[pointer[g + 1] - 1] - rows[pointer[g]] > longest_span)
+            longest_span = rows[pointer[g + 1] - 1] - rows[pointer[g]];
+    double *x = malloc((longest_span + 2 * TILE) * sizeof(double));
+    if (!x)
+        return NO_MEMORY;
+    for (Int g = 0; g < a[8].shape[0]; g++) {
+        const Int first = rows[pointer[g]], lowest = first / TILE * TILE;
+        double sum = 0.0;
+        for (Int u = pointer[g]; u < pointer[g + 1]; u++) {
+            const Int i = rows[u], own = i / TILE;
+            for (Int j = i; j >= first; j--) {
+                const Int column = j / TILE, count = start[column + 1] - start[column];
+                const Int c = j % TILE;
+                if (own - column < count) {
+                    x[j - lowest] = inverse[AREA * (start[column] + own - column) + TILE * c + i % TILE];
+                    continue;
+                }
+                const double *t = tiles + AREA * start[column] + TILE * c, *near = x + TILE * column - lowest;
+                double total = 0.0;
+                for (int r = c + 1; r < TILE; r++)
+                    total += t[r] * near[r];
+                for (Int d = 1; d < count; d++)
+                    for (int r = 0; r < TILE; r++)
+                        total += t[AREA * d + r] * near[TILE * d + r];
+                for (Int k = 0; k < m; k++)
+                    total += border[j * m + k] * far[i * m + k];
+                x[j - lowest] = -total / t[c];
+            }
+            for (Int v = pointer[g]; v <= u; v++)
+                sum += (v < u ? 2.0 : 1.0) * weights[u] * weights[v] * x[rows[v] - lowest];
+        }
+        a[8].d[g] = sum;
+    }
+    free(x);
+    return DONE;
+}

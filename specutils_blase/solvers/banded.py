@@ -275,6 +275,24 @@ class Factor:
         kernels.subtract_products(tiles, self.start, border, solved)
         return BorderedBanded(tiles, self.start, border[:n], corner)
 
+    def group_variances(self, inverse, rows, weights, pointer):
+        """Variances of weighted sums of numbers in groups, shape (n_groups,), also where the inverse lacks an element.
+
+        Parameters
+        ----------
+        inverse : BorderedBanded
+            ``self.inverse()``.
+        rows : ndarray of int, shape (k,)
+            Numbers below n, group after group, increasing in each; costs grow with what lies between the ends of one.
+        weights : ndarray, shape (k,)
+        pointer : ndarray of int, shape (n_groups + 1,)
+            Where the groups start; none is empty.
+        """
+        out = np.empty(len(pointer) - 1)
+        kernels.group_variances(self.tiles, self.start, self.border, inverse.tiles, inverse.border, rows, weights,
+                                pointer, out)  # fmt: skip
+        return out
+
     def condition(self):
         """Ratio of the factor's largest to smallest squared diagonal: a lower bound of the condition number."""
         diagonal = self.diagonal

@@ -11,9 +11,9 @@ __all__ = ["LineCovariance", "definite_factor", "felt_lines"]
 # Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
 # but each overlaps the others as much as can be.
 CORRELATED = 0.7
-# Right-hand sides that are solved for at a time.
+# Right-hand sides that are solved for, and sums that are formed, at a time.
 CHUNK = 64
-# Sums over more lines than this are solved for one by one.
+# Sums over more lines than this do not list their pairs.
 LONGEST = 12
 
 
@@ -161,19 +161,41 @@ class LineCovariance:
         order = np.argsort(label, kind="stable")
         order = order[label[order] >= 0]
         count = np.bincount(label[order])
-        first = np.cumsum(count) - count
-        out = np.zeros(len(count))
-        for size in np.unique(count):
-            some = np.flatnonzero(count == size)
+        last = np.cumsum(count)
+        first, out = last - count, np.zeros(len(count))
+        near = self._stored(order[first], order[last - 1]) & (count <= LONGEST)
+        for size in np.unique(count[near]):
+            some = np.flatnonzero(near & (count == size))
             members = order[first[some][:, None] + np.arange(size)]
-            near = self._stored(members[:, 0], members[:, -1]) & (size <= LONGEST)
-            if near.any():
-                a, b = np.tril_indices(size)
-                out[some[near]] = self._pairs(gradient, members[near][:, a], members[near][:, b]) @ (2.0 - (a == b))
-            far = np.flatnonzero(~near)
-            for few in np.array_split(far, -(-len(far) * size // CHUNK)) if len(far) else []:
-                between = self.between(gradient, members[few].ravel()).reshape(len(few), size, len(few), size)
-                out[some[few]] = np.einsum("kakb->k", between)
+            a, b = np.tril_indices(size)
+            out[some] = self._pairs(gradient, members[:, a], members[:, b]) @ (2.0 - (a == b))
+        for few in np.array_split(np.flatnonzero(~near), -(-np.count_nonzero(~near) // CHUNK) or 1):
+            if len(few):
+                members = np.concatenate([order[first[k] : last[k]] for k in few])
+                out[few] = self._long_sums(gradient, members, count[few])
+        return out
+
+    def _long_sums(self, gradient, line, count):
+        """The same for lines of which `count` follow each other in every sum."""
+        group = np.repeat(np.arange(len(count)), count)
+        (own, unit), *others = self.parts
+        weight = gradient[line] * self.scale[line][:, None]
+        # what the sums depend on: numbers of the lines, and global parameters
+        is_own, row = own[line] >= 0, own[line]
+        size = np.bincount(group, is_own.sum(axis=1), minlength=len(count)).astype(np.int64)
+        felt, pointer = size > 0, np.concatenate([[0], np.cumsum(size[size > 0])])
+        local = (weight * unit[line])[is_own]
+        out = np.zeros(len(count))
+        out[felt] = self.factor.group_variances(self.inverse, row[is_own], local, pointer)
+        for place, factor in others:
+            shared = np.zeros((len(count), len(self.inverse.corner)))
+            member, parameter = np.nonzero(place[line] >= 0)
+            np.add.at(shared, (group[member], place[line][member, parameter] - self.n_local),
+                      (weight * factor[line])[member, parameter])  # fmt: skip
+            of_group = np.broadcast_to(group[:, None], row.shape)[is_own]
+            mixed = local * np.einsum("km,km->k", self.inverse.border[row[is_own]], shared[of_group])
+            out += 2.0 * np.bincount(of_group, mixed, minlength=len(count))
+            out += np.einsum("gm,mn,gn->g", shared, self.inverse.corner, shared)
         return out
 
     def _stored(self, first, last):

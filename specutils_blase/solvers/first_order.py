@@ -425,7 +425,8 @@ def _split(flux, sigma, validation, generator) -> tuple[Tensor, Tensor]:
         found = f"{int(flux.isfinite().sum())} finite fluxes and {int((sigma > 0.0).sum())} positive sigmas"
         raise ValueError(f"flux and sigma must have {expected}, got {found} of {len(flux)}; replace NaN and zeros")
     if not (isinstance(validation, Real) and 0.0 <= validation < 1.0):
-        raise ValueError(f"validation must be a fraction of the pixels, 0 <= validation < 1, got {validation!r}; try 0.1")
+        expected = "a fraction of the pixels, 0 <= validation < 1"
+        raise ValueError(f"validation must be {expected}, got {validation!r}; 0.1 is usual")
     if validation == 0.0:
         return usable, usable[:0]
     count = max(1, round(validation * len(usable)))

@@ -88,6 +88,13 @@ class TestFactor:
             np.testing.assert_allclose(known[~is_zero], expected[column + d, column][~is_zero], rtol=0, atol=tolerance)
         np.testing.assert_array_equal(inverse.below(np.arange(n), inverse.reach + 1), 0.0)
         np.testing.assert_array_equal(inverse.below(np.arange(n), 0), inverse.local_diagonal)
+        # sums reach what is not stored too
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.choice(n, size=rng.integers(1, n + 1), replace=False))
+        weights = rng.normal(size=rows.size)
+        variance = factor.group_variances(inverse, rows, weights, np.array([0, rows.size]))
+        exact = weights @ expected[np.ix_(rows, rows)] @ weights
+        np.testing.assert_allclose(variance, exact, rtol=0, atol=10.0 * tolerance * np.abs(weights).sum() ** 2)
 
     def test_envelope_that_jumps_between_narrow_and_wide(self):
         # columns without neighbours, then one that reaches far over them, then none again

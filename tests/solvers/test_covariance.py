@@ -73,8 +73,16 @@ class TestAgainstADenseInverse:
                                coefficients=np.ones(1), neighbours=12)  # fmt: skip
         matrix = problem.linearize(problem.start())[1]
         expected = np.linalg.inv(matrix.dense() + 1e-3 * np.eye(4 * n + 1))
-        inverse = matrix.factor(1e-3).inverse()
+        factor = matrix.factor(1e-3)
+        inverse = factor.inverse()
         np.testing.assert_allclose(inverse.diagonal, np.diag(expected), rtol=1e-4)
+        # sums of two lines further and further apart, and one of all of them
+        rows = np.concatenate([[[2, row] for row in range(6, 4 * n, 4)], [[0, 1]]]).ravel()
+        pairs = expected[2, 2] + 2.0 * expected[2, 6:-1:4] + np.diag(expected)[6:-1:4]
+        ours = factor.group_variances(inverse, rows, np.ones(rows.size), np.arange(0, rows.size + 1, 2))
+        np.testing.assert_allclose(ours[:-1], pairs, rtol=1e-4)
+        every = factor.group_variances(inverse, np.arange(4 * n), np.ones(4 * n), np.array([0, 4 * n]))
+        np.testing.assert_allclose(every, expected[:-1, :-1].sum(), rtol=1e-4)
 
     def test_sums_over_lines_that_are_far_apart(self):
         matrix, layout = normal_matrix(ALL)
@@ -85,6 +93,29 @@ class TestAgainstADenseInverse:
         label = np.array([0, 1, 1, -1, -1, -1, 0])
         np.testing.assert_allclose(ours.sums(gradient, label),
                                    [expected[np.ix_(i, i)].sum() for i in ([0, 6], [1, 2])], rtol=1e-9)  # fmt: skip
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.sampled_from([ALL, (STRENGTH,), (STRENGTH, CENTER)]))
+    def test_any_sums(self, seed, n, free):
+        rng = np.random.default_rng(seed)
+        lines = Lines(np.sort(rng.uniform(5000.5, 5011.5, n)), rng.uniform(0.01, 0.1, n), rng.uniform(0.05, 0.15, n),
+                      np.full(n, 0.03))  # fmt: skip
+        matrix, layout = normal_matrix(free, lines)
+        matrix.add_to_diagonal(np.full(n * len(free), 10.0))
+        shared = np.where(rng.random((n, 4)) < 0.2, rng.integers(0, 2, (n, 4)), -1) if rng.random() < 0.5 else None
+        held = rng.random((n, len(free))) < 0.3
+        scale = rng.uniform(0.5, 2.0, n)
+        ours = LineCovariance(matrix.factor(), layout, matrix=matrix, shared=shared, held=held, scale=scale)
+        gradient = rng.normal(size=(n, 4)) * rng.integers(0, 2, 4)
+        # sums over neighbours, over lines anywhere, over many and over one
+        label = np.unique(rng.integers(0, rng.integers(1, 20), n), return_inverse=True)[1]
+        label = np.where(rng.random(n) < 0.2, -1, label)
+        label[label >= 0] = np.unique(label[label >= 0], return_inverse=True)[1]
+        scaled = dense_covariance(matrix, layout, shared, held) * scale[:, None, None, None] * scale[:, None]
+        expected = np.einsum("ja,jalb,lb->jl", gradient, scaled, gradient)
+        member = label == np.arange(label.max() + 1)[:, None]
+        np.testing.assert_allclose(ours.sums(gradient, label), np.einsum("gj,jl,gl->g", member, expected, member),
+                                   rtol=1e-9, atol=1e-12 * np.abs(expected).max(initial=0.0))  # fmt: skip
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.floats(5000.5, 5011.5), min_size=2, max_size=90), st.integers(0, 99))
