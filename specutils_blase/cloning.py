@@ -233,14 +233,17 @@ class _Clone:
         return cls(arrays, wave, flux / scale, weight, noisy, basis, basis @ coefficients, coefficients, scale, teff,
                    form, prominence, empty)  # fmt: skip
 
-    def problem(self, *, exact=False):
-        """The least-squares problem of the present lines; `exact` as its errors want it."""
+    def problem(self, *, exact=False, errors=False):
+        """The least-squares problem of the present lines; `exact` as the last steps want it, or its errors."""
         given = self.given
-        exact = exact or given is not None
+        exact = exact or errors or given is not None
         # errors of a clone without noise are formal
         neighbours = NEIGHBOURS if not exact else COUPLED if self.noisy or given is not None else FORMAL
         cut = DERIVATIVE_TOLERANCE
-        if self.noisy and exact:
+        if self.noisy and errors:
+            # of crowded lines only small differences are known
+            cut = WINDOW_TOLERANCE
+        elif self.noisy and exact:
             relative = 1.0 / np.median(self.weight * np.maximum(self.basis @ self.coefficients, 0.0))
             cut = float(np.clip(CUT * relative, FINEST, DERIVATIVE_TOLERANCE))
         layout = LineLayout(self.lines, ALL if given is None else given.free, *self.limits())
@@ -413,7 +416,7 @@ class _Clone:
 
     def template(self):
         """The finished template with its errors."""
-        problem = self.problem(exact=True)
+        problem = self.problem(errors=True)
         theta = problem.start()
         _, _, _, residual = problem.evaluate(theta)
         scale = 1.0 if self.noisy else local_rms(self.wave, residual, self.lines)

@@ -212,7 +212,7 @@ class TestCrowds:
         jacobian = np.concatenate(columns, axis=1) / sigma
         return template, np.linalg.pinv(jacobian.T @ jacobian, hermitian=True)
 
-    @pytest.mark.parametrize(("count", "distance"), [(4, 0.1), (8, 0.15), (16, 0.15), (30, 0.2)])
+    @pytest.mark.parametrize(("count", "distance"), [(4, 0.1), (8, 0.15), (16, 0.15), (16, 0.1), (30, 0.2), (30, 0.1)])
     def test_errors_are_those_of_the_dense_matrix(self, count, distance):
         template, covariance = self.crowd(count, distance)
         expected = template.lines["strength"].value * np.sqrt(np.diag(covariance)[: count + 1])

@@ -228,8 +228,6 @@ def sparse_product(rows, cols, values, vectors, n_rows):
         If a row or a column lies outside the matrix.
     """
     rows, cols = (np.ascontiguousarray(index, dtype=np.int64) for index in (rows, cols))
-    if not rows.shape == cols.shape == values.shape:
-        raise ValueError(f"rows, cols and values must have one shape, got {rows.shape}, {cols.shape}, {values.shape}")
     out = np.zeros((len(vectors), n_rows))
     if not kernels.sparse_multiply(rows, cols, np.ascontiguousarray(values), np.ascontiguousarray(vectors), out):
         raise IndexError(f"rows and cols must be indices into a matrix of {n_rows} rows and {vectors.shape[1]} columns")

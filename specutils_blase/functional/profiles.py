@@ -27,7 +27,8 @@ def faddeeva(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Near the origin the rational expansion of Weideman (1994, SIAM J. Numer. Anal. 31, 1497), further out the
     continued fraction of Laplace (Gautschi 1970, SIAM J. Numer. Anal. 7, 187). Derivatives are analytic, from
-    :math:`w' = -2 z w + 2 i / \sqrt{\pi}`, twice differentiable in reverse and forward mode.
+    :math:`w' = -2 z w + 2 i / \sqrt{\pi}`, twice differentiable in reverse and forward mode. Within ``torch.func``
+    transforms, which may be nested in any way, they are those of the formulas.
 
     Parameters
     ----------
@@ -47,7 +48,20 @@ def faddeeva(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     >>> re, im
     (tensor([1.0000, 0.3679]), tensor([0.0000, 0.6072]))
     """
-    return _Faddeeva.apply(*_aligned(x, y), 0)
+    x, y = _aligned(x, y)
+    if torch.compiler.is_compiling() or is_plain(x, y):
+        return _Faddeeva.apply(x, y, 0)
+    # torch gets the derivatives of a Function wrong where forward modes are nested
+    w = _value(torch.complex(x, y))
+    return w.real, w.imag
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether these are numbers in memory, not what ``torch.func`` or a tracer stands in for them."""
+    try:
+        return all(tensor.data_ptr() != 0 or tensor.numel() == 0 for tensor in tensors)
+    except RuntimeError:
+        return False
 
 
 def voigt(delta: Tensor, *, sigma: Tensor, gamma: Tensor) -> Tensor:
@@ -193,39 +207,47 @@ def _aligned(x: Tensor, y: Tensor) -> list[Tensor]:
     return torch.broadcast_tensors(x.to(dtype), y.to(dtype))
 
 
+def _value(z: Tensor) -> Tensor:
+    """w(z) as one expression that torch can differentiate and batch in any way; both formulas are evaluated."""
+    near = z.real.abs() + z.imag < RADIUS
+    w, _, _ = _continued_fraction(torch.where(near, 2.0 * RADIUS, z))
+    return torch.where(near, _weideman(torch.where(near, z, 0.0)), w)
+
+
 def _derivatives(z: Tensor) -> Tensor:
     """Compute w, w' and w'' of z, any shape, Im z >= 0; shape (3, *z.shape)."""
     blocks = []
     for block in z.reshape(-1).split(BLOCK):
         near = block.real.abs() + block.imag < RADIUS
         derivatives = block.new_empty(3, len(block))
-        derivatives[:, near] = _weideman(block[near])
-        derivatives[:, ~near] = _continued_fraction(block[~near])
+        inner, outer = block[near], block[~near]
+        w = _weideman(inner)
+        w1 = 2j * RSQRT_PI - 2.0 * inner * w
+        derivatives[:, near] = torch.stack([w, w1, -2.0 * (w + inner * w1)])
+        w, s, t = _continued_fraction(outer)
+        derivatives[:, ~near] = torch.stack([w, -2.0 * t * w, 2.0 * s / (outer - s) * w])  # these do not cancel
         blocks.append(derivatives)
     return torch.cat(blocks, dim=1).reshape(3, *z.shape)
 
 
 def _weideman(z: Tensor) -> Tensor:
-    """Rational expansion of w, and its derivatives by the differential equation of w."""
+    """Rational expansion of w."""
     length, coefficients = _weideman_coefficients()
     inverse = 1.0 / (length - 1j * z)
     mapped = (length + 1j * z) * inverse
     polynomial = torch.full_like(mapped, coefficients[0])
     for coefficient in coefficients[1:]:
         polynomial = polynomial * mapped + coefficient
-    w = (2.0 * polynomial * inverse + RSQRT_PI) * inverse
-    w1 = 2j * RSQRT_PI - 2.0 * z * w
-    return torch.stack([w, w1, -2.0 * (w + z * w1)])
+    return (2.0 * polynomial * inverse + RSQRT_PI) * inverse
 
 
-def _continued_fraction(z: Tensor) -> Tensor:
-    """w = (i / sqrt(pi)) / (z - t), t = (1/2) / (z - s), s = 1 / (z - (3/2) / (z - ...)); w' and w'' do not cancel."""
+def _continued_fraction(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """w = (i / sqrt(pi)) / (z - t), t = (1/2) / (z - s), s = 1 / (z - (3/2) / (z - ...)): w, s and t."""
     s = torch.zeros_like(z)
     for k in range(DEPTH, 1, -1):
         s = 0.5 * k / (z - s)
     t = 0.5 / (z - s)
-    w = 1j * RSQRT_PI / (z - t)
-    return torch.stack([w, -2.0 * t * w, 2.0 * s / (z - s) * w])
+    return 1j * RSQRT_PI / (z - t), s, t
 
 
 @cache

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from specutils_blase.functional.compiled import sparse_product
+from specutils_blase.functional.profiles import is_plain
 
 __all__ = ["apply"]
 
@@ -31,19 +32,41 @@ def apply(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_pix: int) 
     >>> apply(rows, cols, values, torch.tensor([1.0, 3.0, 5.0]), n_pix=2)
     tensor([2., 5.])
     """
-    doubles = values.dtype == flux.dtype == torch.float64
-    if doubles and values.device.type == "cpu" and not torch.compiler.is_compiling():
+    _check(rows, cols, values, flux)
+    doubles = values.dtype == flux.dtype == torch.float64 and values.device.type == "cpu"
+    if doubles and not torch.compiler.is_compiling() and is_plain(rows, cols, values, flux):
         return _SparseProduct.apply(rows, cols, values, flux, n_pix)
     return _gather_and_add(rows, cols, values.to(flux.dtype), flux, n_pix)
 
 
+def _check(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor) -> None:
+    if not rows.shape == cols.shape == values.shape or values.ndim != 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (rows, cols, values))
+        raise ValueError(f"rows, cols and values must have one shape, (n_weights,), got {shapes}")
+    if rows.dtype.is_floating_point or cols.dtype.is_floating_point:
+        raise TypeError(f"rows and cols must be whole numbers, got {rows.dtype} and {cols.dtype}; use .long()")
+    if flux.ndim == 0:
+        raise ValueError("flux must have at least one dimension, that of the grid, got a scalar")
+
+
+@torch.library.custom_op("specutils_blase::sparse_product", mutates_args=())
+def _compiled(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_rows: int) -> Tensor:
+    spectra = flux.reshape(flux.shape[:-1].numel(), flux.shape[-1])
+    arrays = [tensor.numpy(force=True) for tensor in (rows, cols, values, spectra)]
+    return torch.from_numpy(sparse_product(*arrays, n_rows)).reshape(*flux.shape[:-1], n_rows)
+
+
+@_compiled.register_fake
+def _(rows, cols, values, flux, n_rows):
+    return flux.new_empty(*flux.shape[:-1], n_rows)
+
+
 class _SparseProduct(torch.autograd.Function):
-    """The compiled product; linear in the values and in the flux, so that its derivatives are products again."""
+    """The compiled product; what its derivatives are made of is torch's own, which can be batched and nested."""
 
     @staticmethod
     def forward(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_rows: int) -> Tensor:
-        arrays = [tensor.numpy(force=True) for tensor in (rows, cols, values, flux.reshape(-1, flux.shape[-1]))]
-        return torch.from_numpy(sparse_product(*arrays, n_rows)).reshape(*flux.shape[:-1], n_rows)
+        return _compiled(rows, cols, values, flux, n_rows)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -57,9 +80,9 @@ class _SparseProduct(torch.autograd.Function):
         for_values = for_flux = None
         if ctx.needs_input_grad[2]:
             both = grad.index_select(-1, rows) * flux.index_select(-1, cols)
-            for_values = both.reshape(-1, len(rows)).sum(0)
+            for_values = both.sum(tuple(range(both.ndim - 1))) if both.ndim > 1 else both
         if ctx.needs_input_grad[3]:
-            for_flux = apply(cols, rows, values, grad, flux.shape[-1])
+            for_flux = _gather_and_add(cols, rows, values, grad, flux.shape[-1])
         return None, None, for_values, for_flux, None
 
     @staticmethod
@@ -67,27 +90,16 @@ class _SparseProduct(torch.autograd.Function):
         rows, cols, values, flux = ctx.saved_tensors
         parts = []
         if values_tangent is not None:
-            parts.append(apply(rows, cols, values_tangent, flux, ctx.n_rows))
+            parts.append(_gather_and_add(rows, cols, values_tangent, flux, ctx.n_rows))
         if flux_tangent is not None:
-            parts.append(apply(rows, cols, values, flux_tangent, ctx.n_rows))
+            parts.append(_gather_and_add(rows, cols, values, flux_tangent, ctx.n_rows))
         return sum(parts)
-
-    @staticmethod
-    def vmap(info, in_dims, rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_rows: int):
-        _, _, of_values, of_flux, _ = in_dims
-        if of_flux is not None:
-            flux = flux.movedim(of_flux, 0)
-        if of_values is None:
-            return apply(rows, cols, values, flux, n_rows), 0
-        values, flux = values.movedim(of_values, 0), flux if of_flux is not None else flux.unsqueeze(0)
-        values = values.reshape(len(values), *[1] * (flux.ndim - 2), -1)
-        return _gather_and_add(rows, cols, values, flux, n_rows), 0
 
 
 def _gather_and_add(rows: Tensor, cols: Tensor, values: Tensor, flux: Tensor, n_rows: int) -> Tensor:
     """The product by torch alone, wherever it runs; the reference of the compiled one."""
-    # index_select is three times faster than indexing with a tensor, and twice as fast again with int32; scatter_add_
+    # index_select is three times faster than indexing with a tensor, and twice as fast again with int32; scatter_add
     # takes half the time of index_add.
     narrow = cols.int() if flux.shape[-1] < 2**31 else cols
     weighted = values * flux.index_select(-1, narrow)
-    return weighted.new_zeros(*weighted.shape[:-1], n_rows).scatter_add_(-1, rows.expand_as(weighted), weighted)
+    return weighted.new_zeros(*weighted.shape[:-1], n_rows).scatter_add(-1, rows.expand_as(weighted), weighted)

@@ -39,7 +39,7 @@ typedef int Kernel(const Argument *);
     X(back_substitute, "dnD")                  \
     X(selected_inverse, "dnD")                 \
     X(subtract_products, "Dndd")               \
-    X(group_variances, "dndddndnD")            \
+    X(group_sums, "dndddndnDDD")               \
     X(products, "dD")                          \
     X(gram_rows, "dD")                         \
     X(gram_columns, "dnnnnnniinD")             \

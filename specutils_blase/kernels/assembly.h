@@ -14,16 +14,6 @@ static inline void four_products(Int n, const double *a, const double *b, const 
     sum[0] = ac, sum[1] = ad, sum[2] = bc, sum[3] = bd;
 }
 
-static inline Int least(Int a, Int b)
-{
-    return a < b ? a : b;
-}
-
-static inline Int greatest(Int a, Int b)
-{
-    return a > b ? a : b;
-}
-
 /* rows rows' (not by BLAS, whose idle threads would go on spinning beside these kernels). */
 static int products(const Argument *a)
 {

@@ -2,6 +2,16 @@
 
 #define AREA (TILE * TILE)
 
+static inline Int least(Int a, Int b)
+{
+    return a < b ? a : b;
+}
+
+static inline Int greatest(Int a, Int b)
+{
+    return a > b ? a : b;
+}
+
 /* out += A vector */
 static int multiply(const Argument *a)
 {
@@ -247,49 +257,60 @@ static int subtract_products(const Argument *a)
     return DONE;
 }
 
-/* Variances of sums of numbers near each other, in groups: weights' H^-1 weights, H = M M'.
+/* What the variance of a weighted sum g of numbers in a stretch of rows is made of, group after group.
 
-   Of the inverse the tiles and the border are known.  From H^-1's row i outwards M' H^-1 = M^-1, whose upper triangle is
-   zero, gives the elements beyond the tiles one after the other. */
-static int group_variances(const Argument *a)
+   With A = L L' and the inverse Z of the bordered matrix known in the tiles, and y = L^-1 g in the stretch, what lies
+   below it needs no substitution: |L^-1 v|^2 = v' A^-1 v for the right-hand side v that is left there, within the band.
+   Of g: |y|^2 + v' Z v, and the rows W' y and U' v of the border W = L^-1 B and of U = A^-1 B. */
+static int group_sums(const Argument *a)
 {
-    const double *tiles = a[0].d, *border = a[2].d, *inverse = a[3].d, *far = a[4].d, *weights = a[6].d;
-    const Int *start = a[1].n, *rows = a[5].n, *pointer = a[7].n, m = a[2].shape[1];
-    Int longest_span = 1;
-    for (Int g = 0; g < a[8].shape[0]; g++)
-        if (rows[pointer[g + 1] - 1] - rows[pointer[g]] > longest_span)
-            longest_span = rows[pointer[g + 1] - 1] - rows[pointer[g]];
-    double *x = malloc((longest_span + 2 * TILE) * sizeof(double));
-    if (!x)
+    const double *tiles = a[0].d, *border = a[2].d, *inverse = a[3].d, *solved = a[4].d, *weights = a[6].d;
+    const Int *start = a[1].n, *rows = a[5].n, *pointer = a[7].n, n = a[2].shape[0], m = a[2].shape[1];
+    Int longest_span = 0;
+    for (Int g = 0; g < a[8].shape[0]; g++) {
+        const Int first = rows[pointer[g]] / TILE, last = rows[pointer[g + 1] - 1] / TILE;
+        longest_span = greatest(longest_span, last + start[last + 1] - start[last] - first);
+    }
+    double *y = malloc((longest_span + 1) * TILE * sizeof(double));
+    if (!y)
         return NO_MEMORY;
     for (Int g = 0; g < a[8].shape[0]; g++) {
-        const Int first = rows[pointer[g]], lowest = first / TILE * TILE;
-        double sum = 0.0;
-        for (Int u = pointer[g]; u < pointer[g + 1]; u++) {
-            const Int i = rows[u], own = i / TILE;
-            for (Int j = i; j >= first; j--) {
-                const Int column = j / TILE, count = start[column + 1] - start[column];
-                const Int c = j % TILE;
-                if (own - column < count) {
-                    x[j - lowest] = inverse[AREA * (start[column] + own - column) + TILE * c + i % TILE];
-                    continue;
-                }
-                const double *t = tiles + AREA * start[column] + TILE * c, *near = x + TILE * column - lowest;
-                double total = 0.0;
+        const Int first = rows[pointer[g]] / TILE, last = rows[pointer[g + 1] - 1] / TILE;
+        const Int end = last + start[last + 1] - start[last];
+        double *const at = y - TILE * first, *by_stretch = a[9].d + g * m, *by_rest = a[10].d + g * m, sum = 0.0;
+        for (Int i = TILE * first; i < TILE * end; i++)
+            at[i] = 0.0;
+        for (Int k = pointer[g]; k < pointer[g + 1]; k++)
+            at[rows[k]] += weights[k];
+        for (Int j = first; j <= last; j++) {
+            const double *t = tiles + AREA * start[j];
+            double *x = at + TILE * j;
+            for (int c = 0; c < TILE; c++) {
+                x[c] /= t[TILE * c + c];
                 for (int r = c + 1; r < TILE; r++)
-                    total += t[r] * near[r];
-                for (Int d = 1; d < count; d++)
-                    for (int r = 0; r < TILE; r++)
-                        total += t[AREA * d + r] * near[TILE * d + r];
-                for (Int k = 0; k < m; k++)
-                    total += border[j * m + k] * far[i * m + k];
-                x[j - lowest] = -total / t[c];
+                    x[r] -= t[TILE * c + r] * x[c];
+                sum += x[c] * x[c];
             }
-            for (Int v = pointer[g]; v <= u; v++)
-                sum += (v < u ? 2.0 : 1.0) * weights[u] * weights[v] * x[rows[v] - lowest];
+            for (Int d = 1; d < start[j + 1] - start[j]; d++)
+                for (int c = 0; c < TILE; c++)
+                    for (int r = 0; r < TILE; r++)
+                        x[TILE * d + r] -= t[AREA * d + TILE * c + r] * x[c];
+        }
+        for (Int j = last + 1; j < end; j++)
+            for (Int i = j; i < end; i++) {
+                const double *t = inverse + AREA * (start[j] + i - j);
+                for (int c = 0; c < TILE; c++)
+                    for (int r = 0; r < TILE; r++)
+                        sum += (i > j ? 2.0 : 1.0) * t[TILE * c + r] * at[TILE * j + c] * at[TILE * i + r];
+            }
+        for (Int i = TILE * first; i < least(n, TILE * end); i++) {
+            const double *row = (i < TILE * (last + 1) ? border : solved) + i * m;
+            double *out = i < TILE * (last + 1) ? by_stretch : by_rest;
+            for (Int k = 0; k < m; k++)
+                out[k] += at[i] * row[k];
         }
         a[8].d[g] = sum;
     }
-    free(x);
+    free(y);
     return DONE;
 }

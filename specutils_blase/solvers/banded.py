@@ -275,7 +275,7 @@ class Factor:
         kernels.subtract_products(tiles, self.start, border, solved)
         return BorderedBanded(tiles, self.start, border[:n], corner)
 
-    def group_variances(self, inverse, rows, weights, pointer):
+    def group_variances(self, inverse, rows, weights, pointer, shared=None):
         """Variances of weighted sums of numbers in groups, shape (n_groups,), also where the inverse lacks an element.
 
         Parameters
@@ -287,11 +287,20 @@ class Factor:
         weights : ndarray, shape (k,)
         pointer : ndarray of int, shape (n_groups + 1,)
             Where the groups start; none is empty.
+        shared : ndarray, shape (n_groups, m), optional
+            Weights of the numbers in the border.
         """
-        out = np.empty(len(pointer) - 1)
-        kernels.group_variances(self.tiles, self.start, self.border, inverse.tiles, inverse.border, rows, weights,
-                                pointer, out)  # fmt: skip
-        return out
+        n_groups, m = len(pointer) - 1, self.border.shape[1]
+        sums, by_stretch, by_rest = np.empty(n_groups), np.zeros((n_groups, m)), np.zeros((n_groups, m))
+        solved = padded(self.border)
+        kernels.back_substitute(self.tiles, self.start, solved)
+        kernels.group_sums(self.tiles, self.start, self.border, inverse.tiles, solved, rows, weights, pointer, sums,
+                           by_stretch, by_rest)  # fmt: skip
+        if m == 0:
+            return sums
+        # M^-1 (g, s) = (y, S^-1 (s - W' y)), and W' y of what is below the stretch is U' v
+        rest = (0.0 if shared is None else shared) - by_stretch
+        return sums + np.einsum("gm,gm->g", rest @ inverse.corner, rest - 2.0 * by_rest)
 
     def condition(self):
         """Ratio of the factor's largest to smallest squared diagonal: a lower bound of the condition number."""

@@ -11,10 +11,8 @@ __all__ = ["LineCovariance", "definite_factor", "felt_lines"]
 # Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
 # but each overlaps the others as much as can be.
 CORRELATED = 0.7
-# Right-hand sides that are solved for, and sums that are formed, at a time.
-CHUNK = 64
-# Sums over more lines than this do not list their pairs.
-LONGEST = 12
+# Right-hand sides that are solved for at a time, and sums.
+CHUNK, SUMS = 64, 4096
 
 
 class LineCovariance:
@@ -158,62 +156,30 @@ class LineCovariance:
 
     def sums(self, gradient, label):
         """Variances of the sums of a quantity over the lines of every label (-1: none), shape (max(label) + 1,)."""
-        order = np.argsort(label, kind="stable")
-        order = order[label[order] >= 0]
-        count = np.bincount(label[order])
-        last = np.cumsum(count)
-        first, out = last - count, np.zeros(len(count))
-        near = self._stored(order[first], order[last - 1]) & (count <= LONGEST)
-        for size in np.unique(count[near]):
-            some = np.flatnonzero(near & (count == size))
-            members = order[first[some][:, None] + np.arange(size)]
-            a, b = np.tril_indices(size)
-            out[some] = self._pairs(gradient, members[:, a], members[:, b]) @ (2.0 - (a == b))
-        for few in np.array_split(np.flatnonzero(~near), -(-np.count_nonzero(~near) // CHUNK) or 1):
-            if len(few):
-                members = np.concatenate([order[first[k] : last[k]] for k in few])
-                out[few] = self._long_sums(gradient, members, count[few])
-        return out
-
-    def _long_sums(self, gradient, line, count):
-        """The same for lines of which `count` follow each other in every sum."""
-        group = np.repeat(np.arange(len(count)), count)
+        out = np.zeros(int(label.max(initial=-1)) + 1)
+        line = np.argsort(label, kind="stable")
+        line = line[label[line] >= 0]
         (own, unit), *others = self.parts
-        weight = gradient[line] * self.scale[line][:, None]
-        # what the sums depend on: numbers of the lines, and global parameters
-        is_own, row = own[line] >= 0, own[line]
-        size = np.bincount(group, is_own.sum(axis=1), minlength=len(count)).astype(np.int64)
-        felt, pointer = size > 0, np.concatenate([[0], np.cumsum(size[size > 0])])
-        local = (weight * unit[line])[is_own]
-        out = np.zeros(len(count))
-        out[felt] = self.factor.group_variances(self.inverse, row[is_own], local, pointer)
-        for place, factor in others:
-            shared = np.zeros((len(count), len(self.inverse.corner)))
-            member, parameter = np.nonzero(place[line] >= 0)
-            np.add.at(shared, (group[member], place[line][member, parameter] - self.n_local),
-                      (weight * factor[line])[member, parameter])  # fmt: skip
-            of_group = np.broadcast_to(group[:, None], row.shape)[is_own]
-            mixed = local * np.einsum("km,km->k", self.inverse.border[row[is_own]], shared[of_group])
-            out += 2.0 * np.bincount(of_group, mixed, minlength=len(count))
-            out += np.einsum("gm,mn,gn->g", shared, self.inverse.corner, shared)
+        weight = gradient * self.scale[:, None]
+        row = own[line]
+        is_own = (row >= 0) & (gradient != 0.0).any(axis=0)
+        group = np.broadcast_to(label[line][:, None], row.shape)[is_own]
+        row, local = row[is_own], (weight * unit)[line][is_own]
+        edges = np.searchsorted(group, np.arange(0, len(out) + SUMS, SUMS))
+        for start, begin, end in zip(range(0, len(out), SUMS), edges, edges[1:], strict=False):
+            shared = np.zeros((min(SUMS, len(out) - start), len(self.inverse.corner)))
+            mine = line[slice(*np.searchsorted(label[line], (start, start + SUMS)))]
+            for place, factor in others:
+                member, parameter = np.nonzero(place[mine] >= 0)
+                np.add.at(shared, (label[mine][member] - start, place[mine][member, parameter] - self.n_local),
+                          (weight * factor)[mine][member, parameter])  # fmt: skip
+            felt, first = np.unique(group[begin:end], return_index=True)
+            pointer = np.append(first, end - begin)
+            some = slice(start, start + len(shared))
+            out[some] = np.einsum("gm,gm->g", shared @ self.inverse.corner, shared)
+            out[felt] = self.factor.group_variances(self.inverse, row[begin:end], local[begin:end], pointer,
+                                                    shared[felt - start])  # fmt: skip
         return out
-
-    def _stored(self, first, last):
-        """Whether the inverse knows all elements between two lines of its own."""
-        q = self.n_local // max(len(self.scale), 1)
-        if q == 0:
-            return np.ones(first.shape, dtype=bool)
-        return self.inverse.stored(q * first, q * (last - first) + q - 1)
-
-    def _pairs(self, gradient, first, second):
-        """Covariances of one quantity of lines `first` and of lines `second`, which are near each other."""
-        matters = np.flatnonzero(gradient.any(axis=0))
-        # all that a line's quantity depends on, by the place in the matrix: (..., n)
-        places = np.concatenate([place[:, matters] for place, _ in self.parts], axis=1)
-        weights = np.concatenate([unit[:, matters] * gradient[:, matters] for _, unit in self.parts], axis=1)
-        elements = self._elements(*np.broadcast_arrays(places[first][..., :, None], places[second][..., None, :]))
-        covariance = np.einsum("...a,...ab,...b->...", weights[first], elements, weights[second])
-        return covariance * self.scale[first] * self.scale[second]
 
 
 def felt_lines(matrix, layout):

@@ -181,6 +181,8 @@ def minimize(
         raise ValueError(f"seed must have at most 64 bits, got {seed}")
     if not (checkpoint is None or isinstance(checkpoint, str | os.PathLike)):
         raise TypeError(f"checkpoint must be the name of a file, got {checkpoint!r}")
+    if checkpoint is not None and Path(checkpoint).expanduser().is_dir():
+        raise IsADirectoryError(f"checkpoint must be the name of a file, got a folder, {str(checkpoint)!r}; add a name")
     if checkpoint is not None and not Path(checkpoint).expanduser().parent.is_dir():
         raise FileNotFoundError(f"checkpoint must lie in a folder that exists, got {str(checkpoint)!r}; make it first")
     generator = torch.Generator().manual_seed(int(seed))

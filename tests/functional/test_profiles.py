@@ -124,6 +124,26 @@ class TestFaddeeva:
         w1 = np.array([exact(*point)[1] for point in zip(x.tolist(), y.tolist(), strict=True)])
         np.testing.assert_allclose((re + 1j * im).numpy(), w1 * direction, rtol=1e-11)
 
+    # forward modes of a torch.autograd.Function lose the mixed term when they are nested
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.parametrize("outer", [torch.func.jacfwd, torch.func.jacrev])
+    @pytest.mark.parametrize("inner", [torch.func.jacfwd, torch.func.jacrev])
+    @pytest.mark.parametrize(("x", "y"), [(0.0, 0.3), (0.5, 1e-3), (-3.0, 4.0), (6.5, 2.0), (20.0, 0.0), (1e3, 5.0)])
+    def test_nested_transforms(self, outer, inner, x, y):
+        hessian = outer(inner(lambda v: torch.stack(faddeeva(*v))))(tensor([x, y]))
+        _, w1, w2 = exact(x, y)
+        # w is analytic: d/dy = i d/dx
+        expected = [[[w2.real, -w2.imag], [-w2.imag, -w2.real]], [[w2.imag, w2.real], [w2.real, -w2.imag]]]
+        np.testing.assert_allclose(hessian.numpy(), expected, rtol=0, atol=1e-9 * abs(w2) + 1e-13)
+
+    def test_vmap(self):
+        x, y = tensor(np.linspace(-20.0, 20.0, 30)).reshape(5, 6), tensor(np.linspace(0.01, 3.0, 6))
+        for in_dims in ((0, None), (1, 0)):
+            batched = torch.func.vmap(faddeeva, in_dims)(x, y)
+            for ours, plain in zip(batched, faddeeva(x, y), strict=True):
+                expected = plain if in_dims[0] == 0 else plain.T
+                torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-15)
+
     def test_third_derivative_says_so(self):
         x = tensor(1.0).requires_grad_()
         slope = faddeeva(x, tensor(1.0))[0]

@@ -1,9 +1,12 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from specutils_blase.functional import (
     FWHM_PER_SIGMA,
@@ -265,14 +268,53 @@ class TestProduct:
         ours, dense = (torch.func.vmap(function, in_dims)(values, flux) for function in (self.ours, self.dense))
         torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
 
+    # forward modes of a torch.autograd.Function lose the mixed term when they are nested
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.parametrize("outer", [torch.func.jacfwd, torch.func.jacrev])
+    @pytest.mark.parametrize("inner", [torch.func.jacfwd, torch.func.jacrev])
+    def test_nested_transforms(self, outer, inner):
+        inputs = self.VALUES, self.flux(2, 5)
+        ours, dense = (outer(inner(function, 0), 1)(*inputs) for function in (self.ours, self.dense))
+        torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.parametrize("strategy", ["forward-mode", "reverse-mode"])
+    def test_batched_gradients(self, strategy):
+        options = {"vectorize": True, "strategy": strategy}
+        ours, dense = (torch.autograd.functional.jacobian(partial(function, self.VALUES), self.flux(5), **options)
+                       for function in (self.ours, self.dense))  # fmt: skip
+        torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
+
+    def test_vmap_over_the_places(self):
+        rows = torch.stack([self.ROWS, self.ROWS.flip(0)])
+        ours = torch.func.vmap(lambda r: apply(r, self.COLS, self.VALUES, self.flux(5), n_pix=4))(rows)
+        each = [apply(r, self.COLS, self.VALUES, self.flux(5), n_pix=4) for r in rows]
+        torch.testing.assert_close(ours, torch.stack(each), atol=1e-15, rtol=1e-15)
+
+    def test_traced(self):
+        traced = make_fx(lambda x: self.ours(self.VALUES, x))(torch.ones(5, dtype=torch.float64))
+        torch.testing.assert_close(traced(self.flux(5)), self.dense(self.VALUES, self.flux(5)), atol=1e-15, rtol=1e-15)
+
     @pytest.mark.parametrize(("rows", "cols"), [([4], [0]), ([-1], [0]), ([0], [5]), ([0], [-1])])
     def test_an_index_outside_the_matrix(self, rows, cols):
         with pytest.raises(IndexError, match="4 rows and 5 columns"):
             apply(torch.tensor(rows), torch.tensor(cols), tensor([1.0]), self.flux(5), n_pix=4)
 
-    def test_lengths(self):
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_bad_input(self, dtype):
+        values, flux = self.VALUES.to(dtype), self.flux(5).to(dtype)
         with pytest.raises(ValueError, match="one shape"):
-            apply(self.ROWS, self.COLS[:-1], self.VALUES, self.flux(5), n_pix=4)
+            apply(self.ROWS, self.COLS[:-1], values, flux, n_pix=4)
+        with pytest.raises(TypeError, match="rows and cols must be whole numbers"):
+            apply(self.ROWS.double(), self.COLS, values, flux, n_pix=4)
+        with pytest.raises(ValueError, match="flux must have at least one dimension"):
+            apply(self.ROWS, self.COLS, values, flux[0], n_pix=4)
+
+    @pytest.mark.parametrize("shape", [(0,), (2, 0)])
+    def test_empty_grid(self, shape):
+        nothing = torch.zeros(0, dtype=torch.int64)
+        out = apply(nothing, nothing, self.VALUES[:0], torch.zeros(shape, dtype=torch.float64), n_pix=3)
+        torch.testing.assert_close(out, torch.zeros(*shape[:-1], 3, dtype=torch.float64))
 
 
 def test_batch_is_a_loop():

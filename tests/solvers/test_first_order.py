@@ -217,6 +217,7 @@ def test_schedule_advances_every_step():
     ({"batch_size": True}, ValueError, "batch_size must be a whole number of at least 1, or None .*, got True"),
     ({"seed": 2**70}, ValueError, "seed must have at most 64 bits, got 1180591620717411303424"),
     ({"checkpoint": "/no/such/run.pt"}, FileNotFoundError, "checkpoint must lie in a folder that exists, got '/no"),
+    ({"checkpoint": ""}, IsADirectoryError, "checkpoint must be the name of a file, got a folder, ''"),
     ({"penalty": lambda model: None}, TypeError, "penalty must return a scalar, got None"),
     ({"penalty": lambda model: torch.ones(2)}, TypeError, "penalty must return a scalar, got tensor"),
     ({"penalty": 3}, TypeError, "penalty must be a function or a class, got 3"),
