@@ -14,7 +14,7 @@ from specutils_blase.lines import DEEPEST, GAUSSIAN_SHARE, LORENTZIAN_SHARE, pic
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, Lines, peak_profile
 from specutils_blase.solvers.ties import Ties
 
-__all__ = ["GivenLines", "free_rows", "given_lines"]
+__all__ = ["GivenLines", "free_rows", "given_lines", "line_centers"]
 
 # Line parameters by the names that users give them.
 ROWS = {"strength": (STRENGTH,), "fwhm": (SIGMA, GAMMA), "x_0": (CENTER,)}
@@ -113,11 +113,7 @@ def given_lines(table, free, tied, wave, flat):
     -------
     GivenLines
     """
-    if not isinstance(table, Table) or "line_center" not in table.colnames:
-        got = f"columns {table.colnames}" if isinstance(table, Table) else f"a {type(table).__name__}"
-        raise TypeError(explain("lines", "be a Table with a column line_center", got,
-                                "read one with specutils_blase.io.read_vald, or make a QTable"))  # fmt: skip
-    center = _centers(table)
+    center = line_centers(table)
     # a line just outside is felt inside
     width = _typical_width(wave, flat)
     own = [_lengths(table, name, np.arange(len(table))) for name in COLUMNS[1:]]
@@ -140,8 +136,12 @@ def given_lines(table, free, tied, wave, flat):
     return GivenLines(start, row, own, ties, names, int(np.count_nonzero(~inside)), begin, species)
 
 
-def _centers(table):
-    """Vacuum wavelengths [Angstrom] of all lines, in the order of the table."""
+def line_centers(table):
+    """Vacuum wavelengths [Angstrom] of all lines of a Table, ordered as they are."""
+    if not isinstance(table, Table) or "line_center" not in table.colnames:
+        got = f"columns {table.colnames}" if isinstance(table, Table) else f"a {type(table).__name__}"
+        raise TypeError(explain("lines", "be a Table with a column line_center", got,
+                                "read one with a function of specutils_blase.io, or make a QTable"))  # fmt: skip
     medium = table.meta.get("wavelength_medium", "vacuum")
     if medium not in ("vacuum", "air"):
         raise ValueError(explain('lines.meta["wavelength_medium"]', 'be "vacuum" or "air"', repr(medium), "correct it"))

@@ -9,7 +9,7 @@ from astropy import units as u
 from specutils_blase.io.whole import written_whole
 from specutils_blase.report import with_error
 
-__all__ = ["plot_fit", "plot_template", "save_figure"]
+__all__ = ["plot_airglow", "plot_fit", "plot_template", "save_figure"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 DATA, MODEL, TELLURIC, CONTINUUM, NATIVE = "0.25", "#D55E00", "#0072B2", "#009E73", "#CC79A7"
@@ -19,6 +19,8 @@ ZOOM_PIXELS, ZOOM_WIDTHS = 220, 150
 MAX_SAMPLES = 400_000
 # Orders of an echelle in one column of panels.
 ORDERS_PER_COLUMN = 12
+# Sky lines are drawn whose velocity is known better than this [km/s].
+CLEAR = 0.2
 # Lines whose centres are marked in a zoom are at least this deep.
 MARKED_DEPTH = 0.01
 
@@ -156,6 +158,50 @@ def _draw_order(ax, part, number):
     ax.tick_params(labelsize="x-small")
     text = f"{number}: {100 * np.nanstd(residual):.2f} %"
     ax.text(1.004, 0.5, text, transform=ax.transAxes, fontsize="x-small", rotation=270, va="center")
+
+
+def plot_airglow(fit, ax=None):
+    """
+    Draw the velocities of sky lines that are seen, with their errors, and the fit of every order.
+
+    Parameters
+    ----------
+    fit : AirglowFit
+    ax : `matplotlib.axes.Axes`, optional
+
+    Returns
+    -------
+    Axes
+    """
+    from matplotlib import pyplot as plt
+
+    if ax is None:
+        ax = plt.subplots(figsize=(11, 4.5), layout="constrained")[1]
+    lines = fit.lines[fit.lines["seen"] & (fit.lines["velocity_err"].value < CLEAR)]
+    ax.axhline(0.0, color="0.7", lw=0.8)
+    axes = [s.spectral_axis for s in fit.residual] if len(fit.orders) > 1 else [_first(fit.residual).spectral_axis]
+    for row, axis in zip(fit.orders, axes, strict=True):
+        own = lines[lines["order"] == row["order"]]
+        color = f"C{row['order'] % 10}"
+        ax.errorbar(own["line_center"].value, own["velocity"].value, own["velocity_err"].value, fmt=".", color=color,
+                    ms=5, lw=0.8, alpha=0.7)  # fmt: skip
+        if np.isfinite(row["offset"]):
+            ends = np.array([np.min(axis.to_value(u.AA, u.spectral())), np.max(axis.to_value(u.AA, u.spectral()))])
+            x = np.array([-1.0, 1.0])
+            ax.plot(ends, -(row["offset"].value + row["slope"].value * x), color=color, lw=1.6)
+    known = np.abs(lines["velocity"].value[np.isfinite(lines["velocity"].value)])
+    limit = max(0.5, 6.0 * float(np.median(known))) if known.size else 1.0
+    ax.set_ylim(-limit, limit)
+    beyond = int(np.count_nonzero(known > limit))
+    ax.set_xlabel("vacuum wavelength [Angstrom]")
+    ax.set_ylabel("velocity of sky lines [km / s]")
+    ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
+                 + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
+    return ax
+
+
+def _first(spectra):
+    return spectra[0] if isinstance(spectra, list) else spectra
 
 
 def save_figure(fig, path, overwrite=False):

@@ -1,0 +1,314 @@
+"""Emission lines of the night sky: the wavelengths of an echelle checked against them, and a sky fibre subtracted."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from scipy.ndimage import median_filter
+from specutils import Spectrum, SpectrumCollection, SpectrumList
+
+from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.instrument import BandedLSF, ResolvingPower, as_lsf
+from specutils_blase.line_input import line_centers
+from specutils_blase.orders import listed, read_orders
+from specutils_blase.plotting import plot_airglow
+from specutils_blase.solvers.emission import EmissionLines, fit_emission
+
+__all__ = ["AirglowFit", "fit_airglow", "subtract_sky"]
+
+# Lines closer than this part of a resolution element are one component with the ratio of the list.
+UNRESOLVED = 0.7
+# Signal-to-noise ratio of the flux from which on a line is seen, lines that are needed for each coefficient, and how
+# far apart they are to lie for a slope, of 2 for the whole order.
+SEEN, NEEDED, SPREAD = 5.0, 3, 1.0
+# Sky lines stand out from a running median over so many pixels by this many standard deviations.
+RUNNING, STANDS_OUT = 61, 10.0
+KMS = u.km / u.s
+
+
+@dataclass(frozen=True, eq=False)
+class AirglowFit:
+    """
+    What `fit_airglow` found.
+
+    Attributes
+    ----------
+    orders : QTable
+        A row for each order: ``offset`` and ``slope``, what its wavelengths lack, as a velocity: the wavelength of a
+        pixel is that of the file times ``1 + (offset + slope * x) / c``, where x goes from -1 at its shortest
+        wavelength to 1 at its longest; ``resolving_power``; each with ``_err``; ``n_seen``, the number of lines
+        whose flux is more than five times its error; ``scatter``, the standard deviation (from the median absolute
+        one) of the velocities of those lines about the fit; and ``chi2``, reduced.  NaN where an order has too few.
+    lines : QTable
+        A row for each line or unresolved group: ``line_center`` (vacuum, of the list), ``order``, ``flux``,
+        ``velocity`` at which it is seen in the wavelengths of the file when fitted alone, each with ``_err``;
+        ``n_members``; ``seen``.
+    model_spectrum, residual : Spectrum, SpectrumList or SpectrumCollection
+        As given.
+    """
+
+    orders: QTable
+    lines: QTable
+    model_spectrum: Spectrum | SpectrumList | SpectrumCollection
+    residual: Spectrum | SpectrumList | SpectrumCollection
+
+    def __repr__(self):
+        offset = self.orders["offset"].value
+        known = np.isfinite(offset)
+        middle = f", median offset {np.median(offset[known]):.3f} km / s" if known.any() else ""
+        return f"<AirglowFit: {known.sum()} of {len(offset)} orders, {self.lines['seen'].sum()} lines{middle}>"
+
+    def plot(self, ax=None):
+        """Draw the velocities of the lines that are seen, and the fit of every order; an Axes."""
+        return plot_airglow(self, ax)
+
+
+def fit_airglow(observed, lines, lsf=55_000, *, wavelength_degree=1, continuum_degree=4, weights="unc", window=None,
+                exclude_regions=None, wavelength_medium=None):  # fmt: skip
+    """
+    Measure the wavelengths of echelle orders with emission lines of the night sky.
+
+    In every order for itself: lines without a width of their own, at the wavelengths of the list moved by one velocity
+    that may change along the order, seen through a Gaussian line spread function and the pixels, on a polynomial.
+    Their fluxes are free, but for lines that are not resolved, whose ratio is that of the list.  Lines that the list
+    lacks and cosmic rays pull with bounded force.
+
+    Parameters
+    ----------
+    observed : Spectrum, SpectrumList, SpectrumCollection, or list of Spectrum
+        A spectrum of the sky; see `fit_spectrum`.
+    lines : Table
+        With ``line_center`` and, where lines lie closer than the resolution, ``intensity``; see
+        `specutils_blase.io.read_airglow`.
+    lsf : float, ResolvingPower or GaussianLSF
+        Where ``ResolvingPower(free=True)``, each order has a resolving power of its own.
+    wavelength_degree : int
+        0 or 1: an offset of every order, or an offset and a slope.  An order with fewer than three lines for each, or
+        whose lines are all in one half of it, has the offset alone, or none.
+    continuum_degree : int
+        Of the background.
+    weights, window, exclude_regions, wavelength_medium
+        As in `fit_spectrum`.
+
+    Returns
+    -------
+    AirglowFit
+        Errors are multiplied by the square root of the reduced chi-square where that is above 1, or where the spectrum
+        has no uncertainties.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import fit_airglow
+    >>> wave = np.arange(10000.0, 10060.0, 0.05)
+    >>> seen = np.array([10007.0, 10021.0, 10030.0, 10039.0, 10049.0, 10055.0])
+    >>> flux = 0.1 + np.exp(-0.5 * ((wave[:, None] - seen) / 0.08) ** 2).sum(axis=1)
+    >>> flux += 0.01 * np.random.default_rng(0).normal(size=wave.size)
+    >>> sky = Spectrum(flux=flux * u.electron, spectral_axis=wave * u.AA)
+    >>> listed = QTable({"line_center": seen / (1 + 0.5 / 299792.458) * u.AA})
+    >>> print(f"{fit_airglow(sky, listed, lsf=53_000).orders['offset'][0]:.2f}")
+    -0.50 km / s
+    """
+    if wavelength_degree not in (0, 1) or isinstance(wavelength_degree, bool):
+        raise ValueError(explain("wavelength_degree", "be 0 or 1", repr(wavelength_degree), "1 is the default"))
+    whole = isinstance(continuum_degree, int | np.integer) and not isinstance(continuum_degree, bool)
+    if not (whole and continuum_degree >= 0):
+        raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(continuum_degree),
+                                 "4 is the default"))  # fmt: skip
+    lsf = as_lsf(lsf)
+    if lsf is None or isinstance(lsf, BandedLSF):
+        raise TypeError(explain("lsf", "be a resolving power or a width", type(lsf).__name__, "give e.g. 55_000"))
+    orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
+                         wavelength_medium=wavelength_medium)  # fmt: skip
+    center, intensity = _listed_lines(lines)
+    rows, tables, models = [], [], []
+    for number, arrays in enumerate(orders.arrays):
+        row, table, model = _fit_order(arrays, number, center, intensity, lsf, wavelength_degree, continuum_degree)
+        rows.append(row)
+        tables.append(table)
+        models.append(model)
+    residuals = [None if model is None else np.where(arrays.good, arrays.flux - model, np.nan)
+                 for arrays, model in zip(orders.arrays, models, strict=True)]  # fmt: skip
+    found = _tables(rows, tables, next(a.flux_unit for a in orders.arrays if a is not None))
+    if few := [row["order"] for row in rows if not np.isfinite(row["offset"])]:
+        warnings.warn(f"fit_airglow: {len(few)} of {len(rows)} orders have fewer than {NEEDED} lines that are seen, "
+                      f"and no offset (numbers {listed(few)})", BlaseWarning, stacklevel=2)  # fmt: skip
+    return AirglowFit(*found, orders.collect(models), orders.collect(residuals))
+
+
+def _listed_lines(lines):
+    """Vacuum wavelengths [Angstrom], increasing, and intensities."""
+    center = line_centers(lines)
+    intensity = np.ones(len(center))
+    if "intensity" in lines.colnames:
+        intensity = np.asarray(getattr(lines["intensity"], "value", lines["intensity"]), dtype=float)
+        if not (np.isfinite(intensity) & (intensity > 0)).all():
+            raise ValueError(explain('lines["intensity"]', "be finite and positive", "others", "drop those lines"))
+    order = np.argsort(center)
+    return center[order], intensity[order]
+
+
+def _fit_order(arrays, number, center, intensity, lsf, degree, continuum_degree):
+    """A row of the table of orders, the table of its lines or None, and its model or None."""
+    row = {"order": number, "n_seen": 0, **dict.fromkeys(("offset", "offset_err", "slope", "slope_err",
+           "resolving_power", "resolving_power_err", "scatter", "chi2"), np.nan)}  # fmt: skip
+    if arrays is None:
+        return row, None, None
+    inside = (center > arrays.edges[arrays.good].min()) & (center < arrays.edges[arrays.good].max())
+    center, intensity = center[inside], intensity[inside]
+    if not center.size:
+        return row, None, None
+    power = float(np.median(lsf.resolving_power(arrays.wave)))
+    member = np.concatenate([[0], np.cumsum(np.diff(center) > UNRESOLVED * center[1:] / power)])
+    share = intensity / np.bincount(member, intensity)[member]
+    x = 2.0 * (arrays.wave - arrays.wave[0]) / (arrays.wave[-1] - arrays.wave[0]) - 1.0
+    basis = np.polynomial.legendre.legvander(x, continuum_degree)
+    data, weight = np.where(arrays.good, arrays.flux, 0.0), arrays.good.astype(float)
+    if arrays.sigma is not None:
+        weight[arrays.good] /= arrays.sigma[arrays.good]
+    else:  # differences of neighbours, of which few see a line
+        weight /= max(1.4826 * np.median(np.abs(np.diff(data[arrays.good]))) / np.sqrt(2.0), 1e-4 * np.ptp(data))
+    free_power = isinstance(lsf, ResolvingPower) and lsf.free
+    while True:
+        model = EmissionLines(arrays.edges, center, member, share, basis, degree)
+        found = fit_emission(model, data, weight, power, free_power)
+        seen, middle = found.flux > SEEN * found.flux_error, np.bincount(member, share * center)
+        enough = seen.sum() >= NEEDED * (degree + 1) and np.ptp(model.scaled(middle[seen])) >= SPREAD
+        if degree == 0 or enough:
+            break
+        degree -= 1
+    row.update(n_seen=int(seen.sum()), chi2=found.chi2)
+    velocity = model.velocity(found.theta, middle) + found.own
+    if seen.sum() >= NEEDED:
+        error = np.sqrt(np.diag(found.theta_covariance))
+        scatter = 1.4826 * np.median(np.abs(found.own[seen] - np.median(found.own[seen])))
+        row.update(offset=-found.theta[0], offset_err=error[0], scatter=scatter,
+                   slope=-found.theta[1] if degree else 0.0, slope_err=error[1] if degree else 0.0,
+                   resolving_power=np.exp(found.theta[-1]),
+                   resolving_power_err=np.exp(found.theta[-1]) * error[-1])  # fmt: skip
+    table = {"line_center": middle, "order": np.full(len(middle), number), "flux": found.flux,
+             "flux_err": found.flux_error, "velocity": velocity, "velocity_err": found.own_error,
+             "n_members": np.bincount(member), "seen": seen}  # fmt: skip
+    return row, table, found.model
+
+
+def _tables(rows, tables, flux_unit):
+    """The tables of orders and of lines, with units."""
+    orders = QTable(rows=rows)
+    for name in ("offset", "offset_err", "slope", "slope_err", "scatter"):
+        orders[name] = orders[name] * KMS
+    tables = [table for table in tables if table is not None]
+    if not tables:
+        raise ValueError(explain("lines", "have lines within the orders", "none", "check the units of both"))
+    lines = QTable({name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
+    for name, unit in (("line_center", u.AA), ("flux", flux_unit * u.AA), ("velocity", KMS)):
+        for column in (name, f"{name}_err"):
+            if column in lines.colnames:
+                lines[column] = lines[column] * unit
+    lines.meta["wavelength_medium"] = "vacuum"
+    return orders, lines
+
+
+def subtract_sky(observed, sky, scale=None):
+    """
+    Subtract the spectrum of a sky fibre.
+
+    The sky is brought to the pixels of the object by exact overlap (its flux is taken as constant in a pixel) and
+    multiplied by one number, the ratio of the two fibres' throughputs.  Unless given, that number is measured from the
+    sky lines: what stands out from a running median in both spectra, weighted with the noise of both and with the
+    scatter of the object's own lines.
+
+    Parameters
+    ----------
+    observed, sky : Spectrum, SpectrumList, SpectrumCollection, or list of Spectrum
+        The same orders, with uncertainties.
+    scale : float, optional
+
+    Returns
+    -------
+    Spectrum, or SpectrumList for several orders
+        Variances are those of both spectra added; that neighbouring pixels share sky pixels is left out.  Pixels that
+        see a bad pixel of the sky are masked.  ``meta`` of every spectrum has ``sky_scale`` and, where it was measured,
+        ``sky_scale_err``.
+
+    Raises
+    ------
+    ValueError
+        If no line of the sky stands out, and no scale is given.
+    """
+    ours, theirs = read_orders(observed, "observed"), read_orders(sky, "sky")
+    if len(ours) != len(theirs):
+        raise ValueError(explain("sky", f"have {len(ours)} orders, as observed", len(theirs), "give the same ones"))
+    pairs = [None if a is None or b is None else (a, *_brought(a, b))
+             for a, b in zip(ours.arrays, theirs.arrays, strict=True)]  # fmt: skip
+    if any(pair is not None and (pair[0].sigma is None or pair[2] is None) for pair in pairs):
+        raise ValueError(explain("observed and sky", "have uncertainties", "none", "add them"))
+    error = None
+    if scale is None:
+        scale, error = _sky_scale([pair for pair in pairs if pair is not None])
+    elif not (np.isscalar(scale) and np.isreal(scale) and np.isfinite(scale) and scale >= 0):
+        raise ValueError(explain("scale", "be a number, not negative", repr(scale), "None measures it"))
+    out = []
+    for arrays, member, pair in zip(ours.arrays, ours.members, pairs, strict=True):
+        if pair is None:
+            out.append(member)
+            continue
+        _, flux, variance = pair
+        total = np.sqrt(arrays.sigma**2 + scale**2 * variance)
+        bad = ~(arrays.good & np.isfinite(flux) & np.isfinite(total))
+        left = arrays.to_spectrum(np.where(bad, np.nan, arrays.flux - scale * flux), np.where(bad, np.nan, total), bad)
+        left.meta.update(sky_scale=float(scale), **({} if error is None else {"sky_scale_err": float(error)}))
+        out.append(left)
+    return out[0] if ours.is_single else SpectrumList(out)
+
+
+def _brought(arrays, sky):
+    """Mean flux of the sky over the pixels of `arrays` and its variance, NaN where it is bad or does not reach."""
+    lower, upper = arrays.edges.T
+    first = np.searchsorted(sky.edges[:, 1], lower, side="right")
+    last = np.searchsorted(sky.edges[:, 0], upper)
+    value = np.where(sky.good, sky.flux, np.nan)
+    variance = None if sky.sigma is None else np.where(sky.good, sky.sigma, np.nan) ** 2
+    mean, error, seen = np.zeros(len(lower)), np.zeros(len(lower)), np.zeros(len(lower))
+    for k in range(int((last - first).max(initial=0))):
+        pixel = np.minimum(first + k, len(value) - 1)
+        part = np.minimum(upper, sky.edges[pixel, 1]) - np.maximum(lower, sky.edges[pixel, 0])
+        share = np.where(first + k < last, part / (upper - lower), 0.0)
+        mean += np.where(share > 0, share * value[pixel], 0.0)
+        seen += share
+        if variance is not None:
+            error += np.where(share > 0, share**2 * variance[pixel], 0.0)
+    beyond = seen < 1.0 - 1e-6
+    return np.where(beyond, np.nan, mean), None if variance is None else np.where(beyond, np.nan, error)
+
+
+def _sky_scale(pairs):
+    """Ratio of the sky in the object to that in the sky fibre, and its standard deviation."""
+    seen = []  # own flux, flux of the sky, weight, number of the sky line
+    for arrays, flux, variance in pairs:
+        used = arrays.good & np.isfinite(flux)
+        if used.sum() < RUNNING:
+            continue
+        own, other = (values[used] - median_filter(values[used], RUNNING) for values in (arrays.flux, flux))
+        noise = np.sqrt(variance[used])
+        line = other > STANDS_OUT * noise
+        # the object's own lines are noise here
+        spread = np.std(own[~line]) if (~line).any() else 0.0
+        weight = 1.0 / np.maximum(arrays.sigma[used] ** 2 + noise**2, spread**2)
+        number = np.cumsum(line & ~np.append(False, line[:-1])) + (seen[-1][3][-1] if seen else 0)
+        if line.any():
+            seen.append([values[line] for values in (own, other, weight, number)])
+    if not seen:
+        raise ValueError(explain("scale", "be given where no line of the sky stands out", "None",
+                                 "measure it in an exposure with airglow"))  # fmt: skip
+    own, other, weight, number = (np.concatenate(values) for values in zip(*seen, strict=True))
+    squares = np.sum(weight * other**2)
+    scale = np.sum(weight * own * other) / squares
+    # a line of the object under one of the sky is felt by all pixels of that one
+    by_line = np.bincount(number, weight * other * (own - scale * other))
+    return scale, np.sqrt(max(np.sum(by_line**2) / squares, 1.0) / squares)
