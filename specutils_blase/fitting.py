@@ -33,7 +33,7 @@ from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
 __all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
 
-MAX_ITERATIONS = 60
+MAX_ITERATIONS = 200
 # Tail of the default prior: of lines that scatter like a Gaussian 0.3 % are affected.  One order of WASP-69 is fitted
 # to 0.499 % instead of 0.506 %.  With 2.0 it is 0.488 %, but where the errors of the model are many times the noise
 # (a wrong line spread function at S/N 2000), lines drift, and the velocity with them, by 0.5 km/s.
@@ -317,9 +317,9 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         where there is no star.  None raises for one spectrum, and skips among several.
 
     continuum : {"polynomial", "spline"}
-        A spline has a knot every 64 pixels and is as smooth as makes the data most likely, in every order for itself:
-        for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has the number of
-        parameters that it is worth; `continuum_degree` then is that of the start alone.
+        A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
+        order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
+        the number of parameters that it is worth; `continuum_degree` then is that of the start alone.
 
     Returns
     -------

@@ -38,7 +38,7 @@ LARGEST_POWER = 2e6
 MARGIN = 60.0
 # Pixels of an interval of a spline continuum: fewer would follow lines.  Its smoothness starts from steps of 5 % from
 # knot to knot: one that is too stiff leaves residuals that look like errors of the model.
-KNOT, FEWEST_KNOTS, FIRST_STRENGTH = 64, 8, 400.0
+KNOT, FEWEST_KNOTS, MOST_KNOTS, FIRST_STRENGTH = 64, 8, 64, 400.0
 # Where a free veiling starts.
 FIRST_VEILING = 0.1
 # An order of which less than this share is covered by the templates is skipped.
@@ -382,10 +382,11 @@ def scene_parts(scene):
 def all_splines(scene):
     """Columns of splines for the continua of all parts, shape (n_pix, m); the longest has an interval for KNOT pixels.
 
-    There are FEWEST_KNOTS of them, and an interval is no shorter than three pixels of any part.
+    There are FEWEST_KNOTS to MOST_KNOTS of them, and an interval is no shorter than three pixels of any part.
     """
     size = np.bincount(scene.part, minlength=scene.n_parts)
-    n_intervals = max(2, min(max(round(size.max() / KNOT), FEWEST_KNOTS), int(size.min()) // 3))
+    n_intervals = int(np.clip(round(size.max() / KNOT), FEWEST_KNOTS, MOST_KNOTS))
+    n_intervals = max(2, min(n_intervals, int(size.min()) // 3))
     columns = np.empty((len(scene.part), len(spline_columns(np.zeros(1), n_intervals, (0.0, 1.0))[0])))
     wave = scene.edges.mean(axis=1)
     for mine in scene_parts(scene):
