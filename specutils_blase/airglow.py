@@ -23,6 +23,8 @@ UNRESOLVED = 0.7
 # Signal-to-noise ratio of the flux from which on a line is seen, lines that are needed for each coefficient, and how
 # far apart they are to lie for a slope, of 2 for the whole order.
 SEEN, NEEDED, SPREAD = 5.0, 3, 1.0
+# Lines that are further off than this in units of their errors are not where the list has them.
+FAR = 6.0
 # Sky lines stand out from a running median over so many pixels by this many standard deviations.
 RUNNING, STANDS_OUT = 61, 10.0
 KMS = u.km / u.s
@@ -44,7 +46,7 @@ class AirglowFit:
     lines : QTable
         A row for each line or unresolved group: ``line_center`` (vacuum, of the list), ``order``, ``flux``,
         ``velocity`` at which it is seen in the wavelengths of the file when fitted alone, each with ``_err``;
-        ``n_members``; ``seen``.
+        ``n_members``; ``seen``; ``apart``, lines that lie elsewhere than the list says and have no part in the offset.
     model_spectrum, residual : Spectrum, SpectrumList or SpectrumCollection
         As given.
     """
@@ -174,27 +176,43 @@ def _fit_order(arrays, number, center, intensity, lsf, degree, continuum_degree)
     else:  # differences of neighbours, of which few see a line
         weight /= max(1.4826 * np.median(np.abs(np.diff(data[arrays.good]))) / np.sqrt(2.0), 1e-4 * np.ptp(data))
     free_power = isinstance(lsf, ResolvingPower) and lsf.free
+    middle, held = np.bincount(member, share * center), np.full(member[-1] + 1, np.nan)
     while True:
-        model = EmissionLines(arrays.edges, center, member, share, basis, degree)
+        model = EmissionLines(arrays.edges, center, member, share, basis, degree, held)
         found = fit_emission(model, data, weight, power, free_power)
-        seen, middle = found.flux > SEEN * found.flux_error, np.bincount(member, share * center)
-        enough = seen.sum() >= NEEDED * (degree + 1) and np.ptp(model.scaled(middle[seen])) >= SPREAD
-        if degree == 0 or enough:
+        expected = model.velocity(found.theta, middle)
+        velocity = np.where(np.isnan(held), expected, held) + found.own
+        seen, apart = found.flux > SEEN * found.flux_error, ~np.isnan(held)
+        useful = seen & ~apart
+        enough = useful.sum() >= NEEDED * (degree + 1) and np.ptp(model.scaled(middle[useful])) >= SPREAD
+        if degree > 0 and not enough:
+            degree -= 1
+            continue
+        more = seen & ~apart & _stands_apart(velocity, found.own_error, useful)
+        if not more.any() or useful.sum() - more.sum() < NEEDED:
             break
-        degree -= 1
+        held = np.where(apart | more, velocity, np.nan)
     row.update(n_seen=int(seen.sum()), chi2=found.chi2)
-    velocity = model.velocity(found.theta, middle) + found.own
-    if seen.sum() >= NEEDED:
+    if useful.sum() >= NEEDED:
         error = np.sqrt(np.diag(found.theta_covariance))
-        scatter = 1.4826 * np.median(np.abs(found.own[seen] - np.median(found.own[seen])))
+        scatter = 1.4826 * np.median(np.abs(found.own[useful] - np.median(found.own[useful])))
         row.update(offset=-found.theta[0], offset_err=error[0], scatter=scatter,
                    slope=-found.theta[1] if degree else 0.0, slope_err=error[1] if degree else 0.0,
                    resolving_power=np.exp(found.theta[-1]),
                    resolving_power_err=np.exp(found.theta[-1]) * error[-1])  # fmt: skip
     table = {"line_center": middle, "order": np.full(len(middle), number), "flux": found.flux,
              "flux_err": found.flux_error, "velocity": velocity, "velocity_err": found.own_error,
-             "n_members": np.bincount(member), "seen": seen}  # fmt: skip
+             "n_members": np.bincount(member), "seen": seen, "apart": ~np.isnan(held)}  # fmt: skip
     return row, table, found.model
+
+
+def _stands_apart(velocity, error, useful):
+    """Lines whose velocity is far from the weighted median, in units of their errors and of the scatter of these."""
+    order = np.flatnonzero(useful)[np.argsort(velocity[useful])]
+    weight = np.cumsum(error[order] ** -2.0)
+    middle = velocity[order[np.searchsorted(weight, 0.5 * weight[-1])]] if order.size else 0.0
+    pull = np.abs(velocity - middle) / error
+    return pull > FAR * max(1.0, 1.4826 * float(np.median(pull[useful])) if order.size else 1.0)
 
 
 def _tables(rows, tables, flux_unit):

@@ -177,7 +177,7 @@ def plot_airglow(fit, ax=None):
 
     if ax is None:
         ax = plt.subplots(figsize=(11, 4.5), layout="constrained")[1]
-    lines = fit.lines[fit.lines["seen"] & (fit.lines["velocity_err"].value < CLEAR)]
+    lines = fit.lines[fit.lines["seen"] & ~fit.lines["apart"] & (fit.lines["velocity_err"].value < CLEAR)]
     ax.axhline(0.0, color="0.7", lw=0.8)
     axes = [s.spectral_axis for s in fit.residual] if len(fit.orders) > 1 else [_first(fit.residual).spectral_axis]
     for row, axis in zip(fit.orders, axes, strict=True):

@@ -40,6 +40,8 @@ class EmissionLines:
         Of the background.
     degree : int
         Of the Legendre polynomial in velocity.
+    held : ndarray, shape (n_components,)
+        Velocity [km/s] of components that do not follow the polynomial, NaN for those that do.
     """
 
     edges: np.ndarray
@@ -48,6 +50,7 @@ class EmissionLines:
     share: np.ndarray
     basis: np.ndarray
     degree: int
+    held: np.ndarray
 
     @property
     def n_components(self):
@@ -69,7 +72,9 @@ class EmissionLines:
         theta has the coefficients of the velocity [km/s] and ln of the resolving power; `own` is a velocity of each
         component besides.
         """
-        velocity = self.velocity(theta, self.center) + np.broadcast_to(own, self.n_components)[self.member]
+        held = self.held[self.member]
+        velocity = np.where(np.isnan(held), self.velocity(theta, self.center), held)
+        velocity = velocity + np.broadcast_to(own, self.n_components)[self.member]
         seen = self.center * (1.0 + velocity / SPEED_OF_LIGHT)
         sigma = seen / (FWHM_PER_SIGMA * np.exp(theta[-1]))
         first = np.searchsorted(self.edges[:, 1], seen - REACH * sigma)
@@ -97,7 +102,7 @@ class EmissionSolution:
         Coefficients of the velocity [km/s] and ln(resolving power).
     flux, flux_error : ndarray, shape (n_components,)
     own, own_error : ndarray, shape (n_components,)
-        Velocity of each component alone beyond that of all [km/s].
+        Velocity of each component alone beyond that of all, or beyond the one it is held at [km/s].
     model : ndarray, shape (n_pix,)
     share : ndarray, shape (n_pix,)
         Of the weight that each pixel keeps.
