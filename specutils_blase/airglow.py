@@ -15,6 +15,7 @@ from specutils_blase.line_input import line_centers
 from specutils_blase.orders import listed, read_orders
 from specutils_blase.plotting import plot_airglow
 from specutils_blase.solvers.emission import EmissionLines, fit_emission
+from specutils_blase.solvers.lines import continuum_columns
 
 __all__ = ["AirglowFit", "fit_airglow", "subtract_sky"]
 
@@ -39,8 +40,8 @@ class AirglowFit:
     ----------
     orders : QTable
         A row for each order: ``offset`` and ``slope``, what its wavelengths lack, as a velocity: the wavelength of a
-        pixel is that of the file times ``1 + (offset + slope * x) / c``, where x goes from -1 at its shortest
-        wavelength to 1 at its longest; ``resolving_power``; each with ``_err``; ``n_seen``, the number of lines
+        pixel is that of the file times ``1 + (offset + slope * x) / c``, where x goes from -1 at its ``lower`` end
+        to 1 at its ``upper`` (both in vacuum); ``resolving_power``; each with ``_err``; ``n_seen``, the number of lines
         whose flux is more than five times its error; ``scatter``, the standard deviation (from the median absolute
         one) of the velocities of those lines about the fit; and ``chi2``, reduced.  NaN where an order has too few.
     lines : QTable
@@ -75,7 +76,7 @@ def fit_airglow(observed, lines, lsf=55_000, *, wavelength_degree=1, continuum_d
     In every order for itself: lines without a width of their own, at the wavelengths of the list moved by one velocity
     that may change along the order, seen through a Gaussian line spread function and the pixels, on a polynomial.
     Their fluxes are free, but for lines that are not resolved, whose ratio is that of the list.  Lines that the list
-    lacks and cosmic rays pull with bounded force.
+    lacks and cosmic rays pull with bounded force, lines that it has at a wrong place not at all.
 
     Parameters
     ----------
@@ -157,10 +158,11 @@ def _listed_lines(lines):
 
 def _fit_order(arrays, number, center, intensity, lsf, degree, continuum_degree):
     """A row of the table of orders, the table of its lines or None, and its model or None."""
-    row = {"order": number, "n_seen": 0, **dict.fromkeys(("offset", "offset_err", "slope", "slope_err",
-           "resolving_power", "resolving_power_err", "scatter", "chi2"), np.nan)}  # fmt: skip
+    row = {"order": number, "n_seen": 0, **dict.fromkeys(("lower", "upper", "offset", "offset_err", "slope",
+           "slope_err", "resolving_power", "resolving_power_err", "scatter", "chi2"), np.nan)}  # fmt: skip
     if arrays is None:
         return row, None, None
+    row.update(lower=arrays.edges.min(), upper=arrays.edges.max())
     inside = (center > arrays.edges[arrays.good].min()) & (center < arrays.edges[arrays.good].max())
     center, intensity = center[inside], intensity[inside]
     if not center.size:
@@ -168,13 +170,13 @@ def _fit_order(arrays, number, center, intensity, lsf, degree, continuum_degree)
     power = float(np.median(lsf.resolving_power(arrays.wave)))
     member = np.concatenate([[0], np.cumsum(np.diff(center) > UNRESOLVED * center[1:] / power)])
     share = intensity / np.bincount(member, intensity)[member]
-    x = 2.0 * (arrays.wave - arrays.wave[0]) / (arrays.wave[-1] - arrays.wave[0]) - 1.0
-    basis = np.polynomial.legendre.legvander(x, continuum_degree)
+    basis = continuum_columns(arrays.wave, continuum_degree)
     data, weight = np.where(arrays.good, arrays.flux, 0.0), arrays.good.astype(float)
     if arrays.sigma is not None:
         weight[arrays.good] /= arrays.sigma[arrays.good]
     else:  # differences of neighbours, of which few see a line
-        weight /= max(1.4826 * np.median(np.abs(np.diff(data[arrays.good]))) / np.sqrt(2.0), 1e-4 * np.ptp(data))
+        noise = 1.4826 * np.median(np.abs(np.diff(data[arrays.good]))) / np.sqrt(2.0)
+        weight /= max(noise, 1e-4 * np.ptp(data)) or 1.0
     free_power = isinstance(lsf, ResolvingPower) and lsf.free
     middle, held = np.bincount(member, share * center), np.full(member[-1] + 1, np.nan)
     while True:
@@ -218,6 +220,8 @@ def _stands_apart(velocity, error, useful):
 def _tables(rows, tables, flux_unit):
     """The tables of orders and of lines, with units."""
     orders = QTable(rows=rows)
+    for name in ("lower", "upper"):
+        orders[name] = orders[name] * u.AA
     for name in ("offset", "offset_err", "slope", "slope_err", "scatter"):
         orders[name] = orders[name] * KMS
     tables = [table for table in tables if table is not None]
@@ -251,8 +255,8 @@ def subtract_sky(observed, sky, scale=None):
     -------
     Spectrum, or SpectrumList for several orders
         Variances are those of both spectra added; that neighbouring pixels share sky pixels is left out.  Pixels that
-        see a bad pixel of the sky are masked.  ``meta`` of every spectrum has ``sky_scale`` and, where it was measured,
-        ``sky_scale_err``.
+        see a bad pixel of the sky, or none, are masked.  ``meta`` of every spectrum has ``sky_scale`` and, where it was
+        measured, ``sky_scale_err``.
 
     Raises
     ------
@@ -264,6 +268,10 @@ def subtract_sky(observed, sky, scale=None):
         raise ValueError(explain("sky", f"have {len(ours)} orders, as observed", len(theirs), "give the same ones"))
     pairs = [None if a is None or b is None else (a, *_brought(a, b))
              for a, b in zip(ours.arrays, theirs.arrays, strict=True)]  # fmt: skip
+    units = {str(a.flux_unit) for a in (*ours.arrays, *theirs.arrays) if a is not None}
+    if len(units) > 1:
+        raise u.UnitsError(explain("sky", "have the flux unit of observed", " and ".join(sorted(units)),
+                                   "convert one of the two"))  # fmt: skip
     if any(pair is not None and (pair[0].sigma is None or pair[2] is None) for pair in pairs):
         raise ValueError(explain("observed and sky", "have uncertainties", "none", "add them"))
     error = None
@@ -273,10 +281,10 @@ def subtract_sky(observed, sky, scale=None):
         raise ValueError(explain("scale", "be a number, not negative", repr(scale), "None measures it"))
     out = []
     for arrays, member, pair in zip(ours.arrays, ours.members, pairs, strict=True):
-        if pair is None:
+        if arrays is None:  # it has no usable pixel
             out.append(member)
             continue
-        _, flux, variance = pair
+        flux, variance = (np.full(arrays.wave.size, np.nan),) * 2 if pair is None else pair[1:]
         total = np.sqrt(arrays.sigma**2 + scale**2 * variance)
         bad = ~(arrays.good & np.isfinite(flux) & np.isfinite(total))
         left = arrays.to_spectrum(np.where(bad, np.nan, arrays.flux - scale * flux), np.where(bad, np.nan, total), bad)

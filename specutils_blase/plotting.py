@@ -179,16 +179,14 @@ def plot_airglow(fit, ax=None):
         ax = plt.subplots(figsize=(11, 4.5), layout="constrained")[1]
     lines = fit.lines[fit.lines["seen"] & ~fit.lines["apart"] & (fit.lines["velocity_err"].value < CLEAR)]
     ax.axhline(0.0, color="0.7", lw=0.8)
-    axes = [s.spectral_axis for s in fit.residual] if len(fit.orders) > 1 else [_first(fit.residual).spectral_axis]
-    for row, axis in zip(fit.orders, axes, strict=True):
+    for row in fit.orders:
         own = lines[lines["order"] == row["order"]]
         color = f"C{row['order'] % 10}"
         ax.errorbar(own["line_center"].value, own["velocity"].value, own["velocity_err"].value, fmt=".", color=color,
                     ms=5, lw=0.8, alpha=0.7)  # fmt: skip
         if np.isfinite(row["offset"]):
-            ends = np.array([np.min(axis.to_value(u.AA, u.spectral())), np.max(axis.to_value(u.AA, u.spectral()))])
-            x = np.array([-1.0, 1.0])
-            ax.plot(ends, -(row["offset"].value + row["slope"].value * x), color=color, lw=1.6)
+            ends = -row["offset"].value - row["slope"].value * np.array([-1.0, 1.0])
+            ax.plot([row["lower"].value, row["upper"].value], ends, color=color, lw=1.6)
     known = np.abs(lines["velocity"].value[np.isfinite(lines["velocity"].value)])
     limit = max(0.5, 6.0 * float(np.median(known))) if known.size else 1.0
     ax.set_ylim(-limit, limit)
@@ -198,10 +196,6 @@ def plot_airglow(fit, ax=None):
     ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
                  + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
     return ax
-
-
-def _first(spectra):
-    return spectra[0] if isinstance(spectra, list) else spectra
 
 
 def save_figure(fig, path, overwrite=False):

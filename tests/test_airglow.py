@@ -155,6 +155,7 @@ class TestFit:
         with pytest.warns(BlaseWarning, match=r"1 of 1 orders have fewer than 3 lines that are seen.*\(numbers 0\)"):
             row = fit_airglow(spectrum(seen(), 1), two).orders[0]
         assert np.isnan(row["offset"]) and row["n_seen"] == 2
+        assert row["lower"].value == pytest.approx(EDGES[0], abs=1e-3)
         five = LIST[[0, 4, 5, 6, 8]]
         flux = seen(0.4, center=CENTER[[0, 4, 5, 6, 8]], intensity=INTENSITY[[0, 4, 5, 6, 8]])
         row = fit_airglow(spectrum(flux), five).orders[0]
@@ -234,8 +235,20 @@ class TestSubtraction:
         assert isinstance(out, SpectrumList)
         assert 2 <= np.count_nonzero(out[0].mask) <= 4
 
+    def test_an_order_without_sky_is_masked(self):
+        _, both, sky = self.pair(1)
+        empty = Spectrum(flux=np.nan * sky.flux, spectral_axis=sky.spectral_axis, uncertainty=sky.uncertainty)
+        with pytest.warns(BlaseWarning, match="sky: 1 of 2 orders have no pixel"):
+            out = subtract_sky(SpectrumList([both, both]), SpectrumList([sky, empty]))
+        assert np.all(out[1].mask) and np.all(np.isnan(out[1].flux.value))
+        assert np.count_nonzero(out[0].mask) < 5
+
     def test_bad_input(self):
         _, both, sky = self.pair(1)
+        counts = Spectrum(flux=sky.flux.value * u.ct, spectral_axis=sky.spectral_axis,
+                          uncertainty=StdDevUncertainty(sky.uncertainty.array))  # fmt: skip
+        with pytest.raises(u.UnitsError, match="sky must have the flux unit of observed, got ct and electron"):
+            subtract_sky(both, counts)
         with pytest.raises(ValueError, match="sky must have 1 orders, as observed, got 2"):
             subtract_sky(SpectrumList([both]), SpectrumList([sky, sky]))
         with pytest.raises(ValueError, match="scale must be a number, not negative, got -1"):

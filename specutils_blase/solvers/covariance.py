@@ -11,8 +11,8 @@ __all__ = ["LineCovariance", "definite_factor", "felt_lines"]
 # Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
 # but each overlaps the others as much as can be.
 CORRELATED = 0.7
-# Right-hand sides that are solved for at a time, and sums.
-CHUNK, SUMS = 64, 4096
+# Right-hand sides that are solved for at a time; sums times global parameters that are worked on at a time.
+CHUNK, SUMS = 64, 2**22
 
 
 class LineCovariance:
@@ -165,10 +165,12 @@ class LineCovariance:
         is_own = (row >= 0) & (gradient != 0.0).any(axis=0)
         group = np.broadcast_to(label[line][:, None], row.shape)[is_own]
         row, local = row[is_own], (weight * unit)[line][is_own]
-        edges = np.searchsorted(group, np.arange(0, len(out) + SUMS, SUMS))
-        for start, begin, end in zip(range(0, len(out), SUMS), edges, edges[1:], strict=False):
-            shared = np.zeros((min(SUMS, len(out) - start), len(self.inverse.corner)))
-            mine = line[slice(*np.searchsorted(label[line], (start, start + SUMS)))]
+        m = len(self.inverse.corner)
+        count = max(SUMS // max(m, 1), 1)
+        for start in range(0, len(out), count):
+            begin, end = np.searchsorted(group, (start, start + count))
+            shared = np.zeros((min(count, len(out) - start), m))
+            mine = line[slice(*np.searchsorted(label[line], (start, start + count)))]
             for place, factor in others:
                 member, parameter = np.nonzero(place[mine] >= 0)
                 np.add.at(shared, (label[mine][member] - start, place[mine][member, parameter] - self.n_local),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specutils_blase.solvers import covariance
 from specutils_blase.solvers.covariance import LineCovariance
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, LineLayout, Lines, SampledLines
 
@@ -84,7 +85,9 @@ class TestAgainstADenseInverse:
         every = factor.group_variances(inverse, np.arange(4 * n), np.ones(4 * n), np.array([0, 4 * n]))
         np.testing.assert_allclose(every, expected[:-1, :-1].sum(), rtol=1e-4)
 
-    def test_sums_over_lines_that_are_far_apart(self):
+    @pytest.mark.parametrize("at_a_time", [1, 2**22])
+    def test_sums_over_lines_that_are_far_apart(self, at_a_time, monkeypatch):
+        monkeypatch.setattr(covariance, "SUMS", at_a_time)
         matrix, layout = normal_matrix(ALL)
         assert not matrix.stored(0, 4 * 6)
         ours = LineCovariance(matrix.factor(), layout, matrix=matrix)
