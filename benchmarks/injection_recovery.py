@@ -16,9 +16,9 @@ from common import Timer, pull_row, show
 
 from specutils_blase import fit_spectrum
 from specutils_blase.demo import clone_sources
-from specutils_blase.fitting import GaussianPrior
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 from specutils_blase.instrument import ResolvingPower
+from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import scatter_lines, simulate_order
 
 KMS = u.km / u.s

@@ -7,9 +7,10 @@ from astropy import units as u
 from astropy.table import QTable
 
 from specutils_blase.cloning import clone_spectrum
-from specutils_blase.fitting import GaussianPrior, SpectrumFit, fit_spectrum
+from specutils_blase.fitting import SpectrumFit, fit_spectrum
 from specutils_blase.flags import BLENDED
 from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import (
     SimulatedOrder,
     SimulatedSource,

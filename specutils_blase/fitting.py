@@ -21,6 +21,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.orders import read_orders
 from specutils_blase.preparation import Setup, covered, model_lines
+from specutils_blase.priors import checked_prior
 from specutils_blase.progress import reporter
 from specutils_blase.results import Result
 from specutils_blase.search import velocity_and_rotation
@@ -31,13 +32,9 @@ from specutils_blase.solvers.scene import added_velocities, relativistic_factor
 from specutils_blase.solvers.smooth import solved
 from specutils_blase.template import NO_COVARIANCE, LineTemplate
 
-__all__ = ["fit_spectrum", "SpectrumFit", "GaussianPrior", "L1Prior"]
+__all__ = ["fit_spectrum", "SpectrumFit"]
 
 MAX_ITERATIONS = 200
-# Tail of the default prior: of lines that scatter like a Gaussian 0.3 % are affected.  One order of WASP-69 is fitted
-# to 0.499 % instead of 0.506 %.  With 2.0 it is 0.488 %, but where the errors of the model are many times the noise
-# (a wrong line spread function at S/N 2000), lines drift, and the velocity with them, by 0.5 km/s.
-TAIL = 3.0
 CONTINUA = ("polynomial", "spline")
 # More than the orbit and the rotation of the Earth together [km/s].
 FASTEST_EARTH = 40.0
@@ -45,68 +42,6 @@ FASTEST_EARTH = 40.0
 DEGENERATE = 0.95
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
-
-
-@dataclass(frozen=True)
-class GaussianPrior:
-    """
-    Gaussian prior that holds lines near their template.
-
-    Parameters
-    ----------
-    strength : float
-        Standard deviation of ln(strength).
-    fwhm : float
-        Standard deviation of ln(fwhm), for both widths.
-    x_0 : Quantity
-        Standard deviation of the centres, a velocity.
-    tail : float
-        Beyond so many standard deviations the probability falls exponentially (Huber 1964, Ann. Math. Stat. 35, 73)
-        for lines that are plainly wrong in the template. The default, ``inf``, is a Gaussian throughout, which holds
-        lines whatever the data say; that of `fit_spectrum` has a tail.
-    """
-
-    strength: float = 0.3
-    fwhm: float = 0.3
-    x_0: u.Quantity = 0.5 * u.km / u.s
-    tail: float = np.inf
-
-    quadratic = True
-
-    def __post_init__(self):
-        _check_scales(self.strength, self.fwhm, self.x_0)
-        if not (np.isscalar(self.tail) and np.isreal(self.tail) and self.tail > 0):
-            raise ValueError(explain("tail", "be a positive number or inf", repr(self.tail), "3 lets wrong lines go"))
-
-
-@dataclass(frozen=True)
-class L1Prior:
-    """
-    The prior of Gully-Santiago & Morley (2022): the sum of (absolute change)/scale over the free line parameters.
-
-    Parameters
-    ----------
-    strength, fwhm : float
-        Scales of the absolute changes of ln(strength) and ln(fwhm).
-    x_0 : Quantity
-        Scale of the change of the centres, a velocity.
-    """
-
-    strength: float = 0.3
-    fwhm: float = 0.3
-    x_0: u.Quantity = 0.5 * u.km / u.s
-
-    quadratic = False
-
-    def __post_init__(self):
-        _check_scales(self.strength, self.fwhm, self.x_0)
-
-
-def _check_scales(strength, fwhm, x_0):
-    for name, value in (("strength", strength), ("fwhm", fwhm)):
-        if not (np.isscalar(value) and np.isreal(value) and value > 0 and np.isfinite(value)):
-            raise ValueError(explain(name, "be a positive number", repr(value), "0.3 is the default"))
-    quantity_value(x_0, u.km / u.s, "x_0", positive=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -336,7 +271,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         raise TypeError(explain("robust", "be True or False", repr(robust), "False is the default"))
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
-    lsf, free, prior = _lsfs(lsf, orders), _free(free), _prior(prior)
+    lsf, free, prior = _lsfs(lsf, orders), _free(free), checked_prior(prior)
     speed = u.km / u.s
     velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
     if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
@@ -429,15 +364,6 @@ def _free(free):
     if not set(given) <= {"star", "telluric"}:
         raise ValueError(explain("free", 'have the keys "star" and "telluric"', list(given), "drop the others"))
     return {key: free_rows(given.get(key, ())) for key in ("star", "telluric")}
-
-
-def _prior(prior):
-    if prior is None:
-        return GaussianPrior(tail=TAIL)
-    if not isinstance(prior, GaussianPrior | L1Prior):
-        raise TypeError(explain("prior", "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
-                                "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
-    return prior
 
 
 def _lsfs(lsf, orders):

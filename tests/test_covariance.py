@@ -12,8 +12,8 @@ from scipy.special import voigt_profile
 from specutils import SpectralRegion, Spectrum
 
 from specutils_blase import BlaseWarning, LineTemplate, SpectrumFit, clone_spectrum, fit_spectrum
-from specutils_blase.fitting import GaussianPrior
 from specutils_blase.flags import BLENDED
+from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import simulate_order, simulate_star, simulate_telluric
 
 KMS = u.km / u.s

@@ -11,7 +11,6 @@ from specutils import SpectralRegion, Spectrum
 
 from specutils_blase import CoverageError, LineTemplate, SpectrumFit, clone_spectrum, fit_spectrum, fitting
 from specutils_blase.errors import BlaseWarning
-from specutils_blase.fitting import GaussianPrior, L1Prior
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional import FWHM_PER_SIGMA
 from specutils_blase.instrument import BandedLSF, GaussianLSF, ResolvingPower, as_lsf
@@ -20,6 +19,7 @@ from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.nn import ForwardModel, Instrument, LineForest
 from specutils_blase.orders import read_orders
 from specutils_blase.preparation import Setup
+from specutils_blase.priors import GaussianPrior, L1Prior
 from specutils_blase.report import describe_fit
 from specutils_blase.simulation import equivalent_width, scatter_lines, simulate_order, simulate_star, simulate_telluric
 from specutils_blase.solvers import observed

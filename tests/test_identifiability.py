@@ -8,9 +8,9 @@ from scipy.special import voigt_profile
 from specutils import SpectralRegion, Spectrum
 
 from specutils_blase import LineTemplate, VoigtForest1D, clone_spectrum, fit_spectrum
-from specutils_blase.fitting import GaussianPrior
 from specutils_blase.flags import AT_BOUND, BLENDED, FLAG_MEANING, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import line_table
+from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import simulate_order
 from specutils_blase.solvers.lines import Lines
 

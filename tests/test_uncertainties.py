@@ -9,7 +9,7 @@ from astropy.nddata import StdDevUncertainty
 from scipy.special import voigt_profile
 from specutils import Spectrum
 
-from specutils_blase import LineTemplate, VoigtForest1D, clone_spectrum, fit_spectrum, fitting
+from specutils_blase import GaussianPrior, LineTemplate, VoigtForest1D, clone_spectrum, fit_spectrum
 from specutils_blase.lines import QUANTITIES, line_table
 from specutils_blase.simulation import simulate_order
 from specutils_blase.solvers import smooth
@@ -107,7 +107,7 @@ def test_errors_of_a_fit_are_the_scatter_of_many_draws(component, monkeypatch):
     monkeypatch.setattr(smooth, "levenberg_marquardt", solve)
     start = {"radial_velocity": 0 * speed, "vsini": 8 * speed} if is_star else {}
     fit = fit_spectrum(order.noiseless, *((template, None) if is_star else (None, template)), progress=False,
-                       prior=fitting.GaussianPrior(strength=sigma_prior), continuum_degree=1, **start)  # fmt: skip
+                       prior=GaussianPrior(strength=sigma_prior), continuum_degree=1, **start)  # fmt: skip
     std = dict(zip(fit.parameters["name"], fit.parameters["std"], strict=True))
     continuum = np.array([std["continuum_0"], std["continuum_1"]]) / order.truth["continuum"][0]
     errors = [*((std["radial_velocity"], std["vsini"]) if is_star else ()),

@@ -3,12 +3,12 @@
 import numpy as np
 from astropy import units as u
 
-from specutils_blase.fitting import GaussianPrior
 from specutils_blase.instrument import as_lsf
 from specutils_blase.lines import line_table
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.orders import read_orders
 from specutils_blase.preparation import Setup
+from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import simulate_order
 from specutils_blase.solvers import posterior
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
