@@ -76,6 +76,12 @@ def found(fit):
                                          strict=True)}  # fmt: skip
 
 
+def narrow(template, lower, upper):
+    """The template, covering less."""
+    return LineTemplate(model=template.model, lines=template.lines, fit_info={},
+                        meta={**template.meta, "coverage": [lower, upper]})  # fmt: skip
+
+
 def centers(fit, component):
     return fit.lines["line_center"][np.asarray(fit.lines["component"]) == component].to_value(u.AA)
 
@@ -98,6 +104,20 @@ def test_what_orders_share_and_what_they_have_for_themselves(fit, orders):
         sky = fit.components["telluric"][k]
         inside = (sky.spectral_axis.to_value(u.AA) > 10526.2) & (sky.spectral_axis.to_value(u.AA) < 10527.8)
         assert sky.flux.value[inside].min() < 0.99
+
+
+def test_columns_at_high_signal(sky):
+    """Strengths that fall while their column rises change nothing but the prior: steps must go along this valley.
+
+    With derivatives of lines cut at a thousandth, 200 steps ended at 1.15 +- 0.03 with lines that are right.
+    """
+    star = template_of(simulate_star(9, lower=10490 * u.AA, upper=10575 * u.AA, n_lines=120).model, "rest")
+    fit = fit_near(observe(star, sky, seed=1, snr=2000.0), star, sky)
+    value, std = found(fit)["telluric_scale"]
+    assert abs(value - COLUMN) < 0.2 * std and std == pytest.approx(0.065, rel=0.1)
+    assert fit.fit_info["status"] == "converged" and fit.fit_info["n_iterations"] < 20
+    value, std = found(fit)["radial_velocity"]
+    assert abs(value - VELOCITY) < 4 * std
 
 
 def test_tables_name_the_order_of_a_line(fit, orders):
@@ -537,34 +557,30 @@ class TestBadInput:
         with pytest.raises(ValueError, match="weights must hold an array for each of the 4 orders, got 2"):
             fit_near(orders, star, sky, weights=weights[:2])
 
-    def narrow(self, star, lower, upper):
-        return LineTemplate(model=star.model, lines=star.lines, fit_info={},
-                            meta={**star.meta, "coverage": [lower, upper]})  # fmt: skip
-
     def test_orders_that_no_template_covers(self, orders, star, sky):
-        narrow = self.narrow(star, 10490.0, 10545.0)
+        short = narrow(star, 10490.0, 10545.0)
         text = (r"1 of 4 orders are skipped \(numbers 3\), because they are not covered by the template "
                 r'\(10490.00 to 10545.00 Angstrom\).*on_missing="telluric"')  # fmt: skip
         with pytest.warns(BlaseWarning, match=text):
-            fit = fit_near(orders, narrow, sky)
+            fit = fit_near(orders, short, sky)
         assert np.isnan(fit.model_spectrum[3].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
         with pytest.raises(CoverageError, match="template must cover the data"):
-            fit_near(orders, narrow, sky, on_missing="raise")
+            fit_near(orders, short, sky, on_missing="raise")
         with pytest.raises(CoverageError, match="observed must have an order that is covered by the template"):
-            fit_near(orders, self.narrow(star, 9000.0, 9100.0), sky)
+            fit_near(orders, narrow(star, 9000.0, 9100.0), sky)
         with pytest.raises(ValueError, match='on_missing must be "skip", "raise", "telluric" or None'):
             fit_near(orders, star, sky, on_missing="ignore")
 
     def test_pixels_beyond_a_template(self, orders, star, sky):
         with pytest.warns(BlaseWarning, match="observed: [0-9]+ pixels of 1 orders are ignored, because"):
-            fit = fit_near(orders, self.narrow(star, 10490.0, 10558.0), sky)
+            fit = fit_near(orders, narrow(star, 10490.0, 10558.0), sky)
         missing = np.isnan(fit.residual[3].flux)
         assert 50 < missing.sum() < 150
         beyond = orders[3].spectral_axis > 10558.0 * u.AA * (1 + VELOCITY / 299792.458)
         assert np.all(missing[beyond])
 
     def test_tellurics_alone_where_there_is_no_star(self, orders, star, sky):
-        fit = fit_near(orders, self.narrow(star, 10490.0, 10545.0), sky, on_missing="telluric")
+        fit = fit_near(orders, narrow(star, 10490.0, 10545.0), sky, on_missing="telluric")
         assert not np.isnan(fit.model_spectrum[3].flux).any()
 
 

@@ -115,6 +115,23 @@ class BorderedBanded:
         kernels.multiply(self.tiles, self.start, padded(local), out)
         return np.concatenate([out[:n] + self.border @ glob, self.border.T @ local + self.corner @ glob])
 
+    def sheared(self, index, rows):
+        """T' H T, where T adds rows (k, n) times the global parameters `index` to the local ones; in place.
+
+        A matrix that was put together without what these parameters do through the local ones gets it back, so that
+        directions in which the two cancel are flat to rounding, whatever couplings the band leaves out.
+        """
+        for glob, row in zip(index, rows, strict=True):
+            through = np.zeros(TILE * (len(self.start) - 1))
+            kernels.multiply(self.tiles, self.start, padded(row), through)
+            through = through[: len(row)]
+            crossed = self.border.T @ row  # with all global parameters, those of the rows before it included
+            self.corner[glob] += crossed
+            self.corner[:, glob] += crossed
+            self.corner[glob, glob] += row @ through
+            self.border[:, glob] += through
+        return self
+
     def factor(self, damping=0.0):
         """Cholesky factor with `damping` (n + m,) added to the diagonal; None if that is not positive definite."""
         n, m = self.border.shape

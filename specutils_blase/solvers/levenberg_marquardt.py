@@ -1,6 +1,6 @@
 """Levenberg-Marquardt for bordered banded problems, with a damping of its own for every line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,9 @@ class Problem(Protocol):
 
     def linearize(self, theta):
         """(gradient, BorderedBanded matrix) at theta."""
+
+    def coupling(self, theta):
+        """(k global parameters, (k, n_lines * q) changes of the lines that a unit of each equals to the data)."""
 
     def blocked(self, theta, gradient):
         """True for parameters that are at a limit and would go beyond it, shape of theta."""
@@ -111,17 +114,20 @@ class _Damping:
         self.wait = np.zeros(n_groups, dtype=int)
 
     def __call__(self, diagonal):
+        """Marquardt terms of all parameters."""
         n_local = self.n_lines * self.q
         local, glob = diagonal[:n_local].reshape(self.n_lines, self.q), diagonal[n_local:]
         # a parameter that its line hardly feels is damped as if it were felt a little
         scale = np.maximum(local, INSENSITIVE * local.max(axis=1, initial=0.0, keepdims=True))
-        # and one that no datum feels, as a line whose window has shrunk between two pixels, must not make it singular
-        floor = max(self.ridge, UNFELT * float(diagonal.max(initial=0.0)))
-        return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob]) + floor
+        return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob])
+
+    def floor(self, diagonal):
+        """Least curvature: a parameter that no datum feels, as a line whose window has shrunk, must not be singular."""
+        return max(self.ridge, UNFELT * float(diagonal.max(initial=0.0)))
 
     def spread(self, share):
-        """A number per group as one per parameter, 1 for the global ones."""
-        return np.concatenate([np.repeat(share[self.group], self.q), np.ones(self.n_global)])
+        """A number per group as one per parameter of the lines."""
+        return np.repeat(share[self.group], self.q)
 
     def update(self, bad):
         """More damping for the groups in `bad`, less for the others."""
@@ -136,13 +142,41 @@ class _Damping:
         self.glob = min(8.0 * max(self.glob, 1e-4), 1e9)
 
 
-def _share(damping, step, gradient, rise):
+class _Felt:
+    """Steps as the data feel them.
+
+    A column of tellurics that rises and strengths that fall by as much change nothing but the prior.  Were steps of
+    strengths damped, none would go along such a valley: what is damped and shortened is what the data feel of them.
+    """
+
+    def __init__(self, problem, theta):
+        self.n = problem.shape[0] * problem.shape[1]
+        self.index, self.rows = problem.coupling(theta)
+
+    def of(self, step):
+        """Of every parameter of the lines, (n_lines * q,)."""
+        return step[: self.n] + step[self.n :][self.index] @ self.rows
+
+    def back(self, felt, step):
+        """The step whose lines are felt so, its global part that of `step`."""
+        return np.concatenate([felt - step[self.n :][self.index] @ self.rows, step[self.n :]])
+
+    def damped(self, matrix, damping):
+        """The matrix with damping (n_lines * q + n_global,), and the damping that is left for its local diagonal."""
+        local, border, corner = damping[: self.n], matrix.border, matrix.corner + np.diag(damping[self.n :])
+        if len(self.index):
+            weighted, border = self.rows * local, border.copy()
+            border[:, self.index] += weighted.T
+            corner[np.ix_(self.index, self.index)] += weighted @ self.rows.T
+        return replace(matrix, border=border, corner=corner), np.concatenate([local, np.zeros(len(corner))])
+
+
+def _share(damping, felt, gradient, rise):
     """Share of its own step at which the cost of every group is least, by the parabola through its slope and its rise.
 
     Between nothing and a half where the cost rises, all of it elsewhere.
     """
-    n_local = damping.n_lines * damping.q
-    gain = (gradient[:n_local] * step[:n_local]).reshape(damping.n_lines, damping.q).sum(axis=1)
+    gain = (gradient * felt).reshape(damping.n_lines, damping.q).sum(axis=1)
     slope = np.minimum(np.bincount(damping.group, gain, minlength=len(rise)), 0.0)
     return np.where(rise > 0, slope / (2.0 * (slope - np.where(rise > 0, rise, 1.0))), 1.0)
 
@@ -161,27 +195,29 @@ def _consistent_move(problem, theta, step, gradient, matrix, damping):
 
 def _descend(problem, damping, theta, costs, gradient, matrix):
     """The point after a step that lowers the cost (or the point itself), its costs, and the gain promised."""
-    diagonal, before = matrix.diagonal, costs.sum()
+    diagonal, before, felt = matrix.diagonal, costs.sum(), _Felt(problem, theta)
     blocked = problem.blocked(theta, gradient)
     gradient = np.where(blocked, 0.0, gradient)
-    fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0)
+    fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0) + damping.floor(diagonal)
     expected = np.inf
     for attempt in range(12):
-        factor = matrix.factor(damping(diagonal) + fence)
+        damped, local = felt.damped(matrix, damping(diagonal))
+        factor = damped.factor(local + fence)
         if factor is None:
             damping.after_failure(np.ones(len(costs), dtype=bool), attempt)
             continue
         step = np.where(blocked, 0.0, -factor.solve(gradient))
         if expected == np.inf:
             expected = -0.5 * float(gradient @ step)
-        trial = _consistent_move(problem, theta, step, gradient, matrix, damping(diagonal) + fence)
+        trial = _consistent_move(problem, theta, step, gradient, damped, local + fence)
         new = problem.cost(trial)
         # where all in all the cost rises, every rise counts
         bad = new > costs * (1.0 + (TOLERATED if new.sum() < before else 0.0))
         if bad.any() and not bad.all():
             # shorten the step where it hurt, and see which of the two is better
-            share = np.where(bad, _share(damping, trial - theta, gradient, new - costs), 1.0)
-            partial = problem.move(theta, damping.spread(share) * (trial - theta))
+            moved = felt.of(trial - theta)
+            share = np.where(bad, _share(damping, moved, gradient[: felt.n], new - costs), 1.0)
+            partial = problem.move(theta, felt.back(damping.spread(share) * moved, trial - theta))
             partial_new = problem.cost(partial)
             if partial_new.sum() < new.sum():
                 trial, new = partial, partial_new

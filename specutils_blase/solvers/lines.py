@@ -347,6 +347,10 @@ class SampledLines:
         gradient = np.concatenate([project(columns, offset, lo, hi, residual), np.einsum("mp,p->m", dense, residual)])
         return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
 
+    def coupling(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        return [], np.zeros((0, self.shape[0] * self.shape[1]))
+
     def blocked(self, theta, gradient):
         """See `levenberg_marquardt.Problem`."""
         local = self.split(theta)[0]

@@ -17,6 +17,7 @@ from .assembly import PartColumns, assemble
 from .lines import (
     CENTER,
     DERIVATIVE_TOLERANCE,
+    STRENGTH,
     LineLayout,
     Lines,
     RunningDepth,
@@ -40,6 +41,8 @@ from .smooth import ORDER
 
 __all__ = ["ObservedLines"]
 
+# Derivatives of lines are cut at this share of the noise, but not below the tolerance of the model.
+BELOW_NOISE, FINEST_DERIVATIVE = 0.1, MODEL_TOLERANCE
 # Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
 # ln of the least and the largest veiling: less cannot be told from none, more leaves nothing of the star.
@@ -73,7 +76,7 @@ class ObservedLines:
     def __init__(self, scene, layout: LineLayout, start: Globals, *, free_scale=False, penalty=None, held=None,
                  neighbours=64, smoothness=None):  # fmt: skip
         self.scene, self.layout, self.first, self.free_scale = scene, layout, start, free_scale
-        self.penalty, self.neighbours = penalty, neighbours
+        self.penalty, self.neighbours, self.jitter = penalty, neighbours, None
         self.held = np.zeros(layout.shape, dtype=bool) if held is None else held
         powers = ["resolving_power", *(f"resolving_power_{k}" for k in range(1, scene.power_basis.shape[1]))]
         self.veils = [f"veiling_{k}" if k else "veiling" for k in range(scene.veil_basis.shape[1])]
@@ -90,10 +93,11 @@ class ObservedLines:
                         for form in scene.form]  # fmt: skip
         self._last, self._memory, self._seen = None, compiled.Memory(), compiled.Memory()
 
-    def reweighted(self, weight):
-        """The same problem with other weights (n_pix,)."""
+    def reweighted(self, weight, jitter=None):
+        """The same problem with other weights (n_pix,), and the jitter of every part that is in them, if it is new."""
         other = copy.copy(self)
         other.scene, other._last = replace(self.scene, weight=weight), None
+        other.jitter = self.jitter if jitter is None else jitter
         return other
 
     def smoothed(self, smoothness):
@@ -179,7 +183,9 @@ class ObservedLines:
         columns, offset, lo, hi = self._columns(state)
         points = self.scene.edges.mean(axis=1)
         near = neighbour_windows(points, state.observed.center, lo, hi, neighbours or self.neighbours)
-        matrix = assemble(columns, offset, lo, hi, dense, near, own)
+        index, rows = self.coupling(theta)
+        matrix = assemble(columns, offset, lo, hi, self._without_lines(state, dense, index), near, own)
+        matrix = matrix.sheared(index, rows)
         if self.penalty is not None:
             matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
         return self.gradient(theta, (dense, own)), self._held_together(matrix)
@@ -231,10 +237,23 @@ class ObservedLines:
             local += self.penalty.gradient(self.split(theta)[0])
         return np.concatenate([local.ravel(), glob])
 
+    def _derivative_tolerance(self, center):
+        """Optical depth at which the derivatives of each line are cut (n_lines,): far below the noise of its order.
+
+        A hundred wings of a thousandth are a tenth.  Were they cut off, steps would miss the minimum, because columns
+        and continua, which make up for all lines together, could not, and errors would be too small.
+        """
+        scene, noise = self.scene, np.zeros(self.scene.n_parts)
+        for p in range(scene.n_parts):
+            weight = scene.weight[(scene.part == p) & (scene.weight > 0)]
+            noise[p] = 1.0 / np.median(weight) if weight.size else 1.0
+        nearest = np.clip(np.searchsorted(scene.edges.mean(axis=1), center), 0, len(scene.part) - 1)
+        return np.clip(BELOW_NOISE * noise, FINEST_DERIVATIVE, DERIVATIVE_TOLERANCE)[scene.part[nearest]]
+
     def _columns(self, state):
         """Derivatives of the weighted residual with respect to the lines' theta, flat over pixels."""
         scene, lines = self.scene, state.observed
-        reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, DERIVATIVE_TOLERANCE)
+        reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, self._derivative_tolerance(lines.center))
         lo, hi = compiled.line_windows(scene.grid, lines.center, np.maximum(reach, 3.0 * lines.width))
         weight = self.layout.units() * state.scale * ~self.held.T
         if CENTER in self.layout.free:
@@ -305,6 +324,49 @@ class ObservedLines:
         half = kernel_half_size(upper, scene.step)
         kernels = [rotation_kernel(v, scene.limb_darkening, scene.step, half).numpy() for v in (upper, lower)]
         return convolve(state.star, kernels[0] - kernels[1]) / (upper**2 - lower**2)
+
+    def coupling(self, theta):
+        """See `levenberg_marquardt.Problem`: columns and veiling act like all strengths, the velocity like all centres.
+
+        The veiling does where lines are weak, and if it is one number for all of them.
+        """
+        scene, layout, glob, (n, q, _) = self.scene, self.layout, self.globals(theta), self.shape
+        star, units = scene.species == STAR, []
+        if n and STRENGTH in layout.free:
+            place = layout.free.index(STRENGTH)
+            units += [(len(self.names) + k, place, scene.species == k) for k in range(scene.n_species)
+                      if scene.form[k + 1] == "opacity"]  # fmt: skip
+            if len(self.veils) == 1:
+                units.append((self.names.index("veiling"), place, star * self._veiled(glob)))
+        if n and CENTER in layout.free and scene.has_star:
+            width = layout.start.width * (1.0 - (glob.velocity / SPEED_OF_LIGHT) ** 2)
+            shift = star * layout.start.center / width / SPEED_OF_LIGHT
+            units.append((self.names.index("radial_velocity"), layout.free.index(CENTER), shift))
+        rows = np.zeros((len(units), n, q))
+        for row, (_, place, values) in zip(rows, units, strict=True):
+            row[:, place] = np.where(self.held[:, place], 0.0, values)
+        moves = [k for k, row in enumerate(rows) if row.any()]
+        return [units[k][0] for k in moves], rows[moves].reshape(len(moves), n * q)
+
+    def _veiled(self, glob):
+        """Change of ln strength of weak lines that acts like one in the logarithm of a veiling that is a number."""
+        veil = self.scene.veiling(glob)[0]
+        return -veil / (1.0 + veil)
+
+    def _without_lines(self, state, dense, index):
+        """Derivatives (m, n_pix) of the parameters `index` without what they do as lines, see `coupling`.
+
+        All of it is on the grid at hand, while the derivatives of single lines are cut: nothing is left for columns
+        and the velocity.
+        """
+        out, scene = dense.copy(), self.scene
+        out[index] = 0.0
+        if self.veils and (k := self.names.index("veiling")) in index:
+            depth = -np.log(np.maximum(state.star, 1e-300))
+            star = convolve(-state.star * depth * self._veiled(state.globals), state.kernel)
+            lines = self._response @ (star * state.dilution * state.telluric)
+            out[k] = dense[k] - state.continuum * scene.weight * lines
+        return out
 
     def blocked(self, theta, gradient):
         """See `levenberg_marquardt.Problem`."""

@@ -406,5 +406,5 @@ class TestRunningDepth:
 def test_a_harmful_step_is_shortened_to_the_lowest_point_of_its_parabola():
     # two groups of one parameter: cost 1 - 2 t + 3 t^2 along the step of the first, falling along that of the second
     damping = SimpleNamespace(n_lines=2, q=1, group=np.array([0, 1]))
-    share = _share(damping, np.array([2.0, 1.0, 0.5]), np.array([-1.0, -3.0, 7.0]), np.array([1.0, -2.0]))
+    share = _share(damping, np.array([2.0, 1.0]), np.array([-1.0, -3.0]), np.array([1.0, -2.0]))
     np.testing.assert_allclose(share, [1.0 / 3.0, 1.0])
