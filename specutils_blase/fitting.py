@@ -180,7 +180,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
                  barycentric_velocity=None, veiling=None, robust=False, on_missing=None,
-                 continuum="polynomial"):  # fmt: skip
+                 continuum="polynomial", jitter=False):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -249,12 +249,16 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     on_missing : {"skip", "raise", "telluric"}, optional
         What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
-        where there is no star.  None raises for one spectrum, and skips among several.
-
+        where there is no star, with a `jitter` there.  None raises for one spectrum, and skips among several.
     continuum : {"polynomial", "spline"}
         A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
         order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
         the number of parameters that it is worth; `continuum_degree` then is that of the start alone.
+    jitter : bool
+        Whether the model has an error of its own in every order, a share of its continuum that is added to the
+        uncertainties in quadrature and makes the data most likely: where the signal is better than the templates, it
+        gives them and the prior their weight, and the errors become honest.  Pixels for which ``on_missing="telluric"``
+        leaves the star out always have one.
 
     Returns
     -------
@@ -267,8 +271,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     """
     started = time.perf_counter()
     device = resolve_device(device)
-    if not isinstance(robust, bool | np.bool_):
-        raise TypeError(explain("robust", "be True or False", repr(robust), "False is the default"))
+    _check_flags(robust=robust, jitter=jitter)
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
     lsf, free, prior = _lsfs(lsf, orders), _free(free), checked_prior(prior)
@@ -301,15 +304,17 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     show = reporter(progress)
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
-    problem, solution, share = solved(problem, robust, **steps)
+    setup.noisy = setup.pixels_with_jitter(velocity, everywhere=jitter)
+    problem, solution, share = solved(problem, robust, setup.noisy, **steps)
     setup.smoothness = problem.smoothness
     show("")
     if on_missing == "raise":
         setup.check_coverage(problem.globals(solution.theta).velocity)
+    weighted = replace(setup, scene=problem.scene)
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
-    elif text := doubt(setup, _misread(setup), problem, solution, free, prior,
+    elif text := doubt(weighted, _misread(weighted), problem, solution, free, prior,
                        is_searched=radial_velocity is None and vsini is None,
                        shift=motion.velocity if motion.is_removed else 0.0):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
@@ -380,6 +385,12 @@ def _lsfs(lsf, orders):
         raise ValueError(explain("lsf", "be of one kind in all orders, and free in all or in none", "several",
                                  "give resolving powers or matrices throughout"))  # fmt: skip
     return each
+
+
+def _check_flags(**flags):
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(explain(name, "be True or False", repr(value), "False is the default"))
 
 
 def _degree(name, value):

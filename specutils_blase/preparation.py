@@ -68,6 +68,8 @@ class Setup:
         Columns of the continua of the fit, if they are not those of the scene, with which velocities are searched for.
     smoothness : Smoothness, optional
         Where that of the splines starts.
+    noisy : ndarray of bool, shape (n_pix,), optional
+        Pixels with a jitter.
     """
 
     orders: Orders
@@ -83,6 +85,7 @@ class Setup:
     rows: np.ndarray | None = None
     splines: np.ndarray | None = None
     smoothness: Smoothness | None = None
+    noisy: np.ndarray | None = None
 
     @property
     def weight(self):
@@ -199,6 +202,15 @@ class Setup:
                     + (f" at rest for {velocity:.1f} km/s" if name == "template" else ""),
                     f"{lower:.2f} to {upper:.2f} Angstrom", "clone a wider spectrum or choose a window",
                 ))  # fmt: skip
+
+    def pixels_with_jitter(self, velocity, *, everywhere):
+        """True for pixels where the model has an error of its own (n_pix,): all, or those without the star; or None."""
+        noisy = np.full(len(self.scene.edges), everywhere)
+        if self.template is not None:
+            lower, upper = np.array(self.template.meta["coverage"]) * relativistic_factor(velocity)
+            noisy |= (self.scene.edges[:, 0] < lower * (1 - 1e-9)) | (self.scene.edges[:, 1] > upper * (1 + 1e-9))
+        noisy &= self.weight > 0
+        return noisy if noisy.any() else None
 
     def frames(self, velocity):
         """(name, template, factor on its wavelengths) of every template."""

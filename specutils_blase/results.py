@@ -8,6 +8,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
+from specutils_blase.solvers.jitter import SMALLEST, jitter_errors
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import LARGEST_VEIL, LARGEST_VSINI, SMALLEST_VEIL, SMALLEST_VSINI
 from specutils_blase.solvers.scene import STAR, added_velocities
@@ -116,6 +117,7 @@ class Result:
             rows.append((name, np.exp(value), np.exp(value) * error, "", False))
         for p, errors in enumerate(std_own.reshape(scene.n_parts, scene.n_own)):
             rows.extend(self.own_parameters(p, errors))
+            rows.extend(self.own_jitter(p))
         table = QTable(rows=rows, names=("name", "value", "std", "unit", "fixed"),
                        dtype=(str, float, float, str, bool))  # fmt: skip
         table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
@@ -150,6 +152,15 @@ class Result:
             yield f"{prefix}resolving_power", power, power * errors[m], "", False
         for k, (value, error) in enumerate(zip(glob.shift[p], errors[m + scene.own_power :], strict=True)):
             yield f"{prefix}wavelength_shift_{k}", value, error, "km / s", False
+
+    def own_jitter(self, p):
+        """The row of the table for the jitter of part p, if it has one."""
+        problem, jitter = self.problem, self.problem.jitter
+        if jitter is not None and np.isfinite(jitter[p]):
+            error = jitter_errors(problem, self.theta, self.setup.noisy)[p]
+            value = jitter[p] if jitter[p] > SMALLEST else 0.0
+            prefix = "" if self.orders.is_single else f"order_{self.setup.numbers[p]}_"
+            yield f"{prefix}jitter", value, error, "", False
 
     def seen_lines(self):
         """The lines as they were seen, telluric ones with the column scale in their strength, and their covariance.

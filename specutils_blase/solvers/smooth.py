@@ -6,6 +6,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from .covariance import definite_factor
+from .jitter import jitter_fit, with_jitter
 from .levenberg_marquardt import levenberg_marquardt
 from .robust import robust_fit
 
@@ -27,7 +28,7 @@ def spline_columns(wave, n_intervals, domain):
     """Cubic B-splines on equal intervals, shape (n_pix, n_intervals + 3)."""
     step = (domain[1] - domain[0]) / n_intervals
     knots = domain[0] + step * np.arange(-CUBIC, n_intervals + CUBIC + 1)
-    inside = np.clip(wave, domain[0], domain[1] * (1.0 - 1e-15))
+    inside = np.clip(wave, knots[CUBIC], np.nextafter(knots[-CUBIC - 1], -np.inf))  # where rounding has put the ends
     return BSpline.design_matrix(inside, knots, CUBIC).toarray()
 
 
@@ -140,29 +141,40 @@ def _most_likely(problem, matrix, theta):
     return Smoothness(strength), now
 
 
-def solved(problem, robust, **options):
+def solved(problem, robust, noisy=None, **options):
     """
-    Solve the problem of a fit: its parameters, the smoothness of its continua if they have one, and robust weights.
+    Solve the problem of a fit: its parameters, and what the data themselves say about their weights and its continua.
 
     Parameters
     ----------
     problem : ObservedLines
     robust : bool
+    noisy : ndarray of bool, shape (n_pix,), optional
+        The pixels with a jitter, see `jitter_fit`.
     **options
         Of `levenberg_marquardt`.
 
     Returns
     -------
     problem : ObservedLines
-        With the weights and the smoothness of the solution.
+        With the weights, the jitter and the smoothness of the solution.
     solution : Solution
     share : ndarray, shape (n_pix,), or None
         Of `robust_fit`.
     """
-    solution, share = levenberg_marquardt(problem, problem.start(), **options), None
+    noise, share = problem, None
+    if noisy is None:
+        solution = levenberg_marquardt(problem, problem.start(), **options)
+    else:
+        problem, solution = jitter_fit(problem, problem.start(), noisy, **options)
     if problem.smoothness is not None:
         problem, solution = smooth_fit(problem, solution, **options)
     if robust:
+        problem, solution, share = robust_fit(problem, solution.theta, **options)
+    if robust and noisy is not None:  # rays have made the jitter larger, and it has hidden smaller ones
+        noise = noise.smoothed(problem.smoothness)
+        problem, solution = jitter_fit(noise, solution.theta, noisy, share, **options)
+        problem = with_jitter(noise, noise.scene.weight, solution.theta, noisy, problem.jitter)
         problem, solution, share = robust_fit(problem, solution.theta, **options)
     if robust and problem.smoothness is not None:
         problem, solution = smooth_fit(problem, solution, **options)
