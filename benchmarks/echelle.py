@@ -49,12 +49,8 @@ def night(name, first, last):
 
 def residuals(fit):
     """Rms of every order over its continuum, and its photon noise."""
-    rms, noise = [], []
-    for data, residual, level in zip(fit.observed, fit.residual, fit.components["continuum"], strict=True):
-        used = np.isfinite(residual.flux.value)
-        rms.append(np.std(residual.flux.value[used] / level.flux.value[used]))
-        noise.append(np.sqrt(np.mean((data.uncertainty.array[used] / level.flux.value[used]) ** 2)))
-    return np.array(rms), np.array(noise)
+    orders = fit.orders
+    return np.array(orders["rms"]), np.array(orders["noise"])
 
 
 def nights(n_orders):

@@ -20,6 +20,7 @@ from specutils_blase.regions import region_mask, spectral_equivalencies, wanted_
 
 __all__ = [
     "SpectrumArrays",
+    "gaps_between",
     "misread_wavelengths",
     "quantity_value",
     "read_spectrum",
@@ -370,10 +371,8 @@ def _edges_between(wave, name):
     if wave.size == 1:
         remedy = 'give its two edges as spectral_axis and bin_specification="edges"'
         raise ValueError(explain(name, "have bin edges or at least two pixels", "one pixel", remedy))
-    spacing = np.diff(wave)
-    typical = np.maximum(_smallest_before(spacing), _smallest_before(spacing[::-1])[::-1])
-    gaps = np.flatnonzero(spacing > _GAP_RATIO * typical)
-    spacing[gaps] = typical[gaps]
+    spacing, (gaps, typical) = np.diff(wave), gaps_between(wave)
+    spacing[gaps] = typical
     # the end pixels are symmetric
     middle = (wave[1:] + wave[:-1]) / 2
     edges = np.stack([np.append(wave[0], middle), np.append(middle, wave[-1])], axis=1)
@@ -383,10 +382,17 @@ def _edges_between(wave, name):
     return edges
 
 
+def gaps_between(wave):
+    """Indices of the pixels before a gap, of increasing centres (n,), and the spacing that would be there without."""
+    spacing = np.diff(wave)
+    typical = np.maximum(_smallest_before(spacing), _smallest_before(spacing[::-1])[::-1])
+    return (gaps := np.flatnonzero(spacing > _GAP_RATIO * typical)), typical[gaps]
+
+
 def _smallest_before(spacing):
     """The smallest of the (up to) `_GAP_REACH` values before each one, for the first of three after it; same shape."""
     smallest = np.full_like(spacing, np.inf)
-    smallest[0] = spacing[1:4].min(initial=np.inf)
+    smallest[:1] = spacing[1:4].min(initial=np.inf)
     for shift in range(1, min(_GAP_REACH + 1, spacing.size)):
         np.minimum(smallest[shift:], spacing[:-shift], out=smallest[shift:])
     return smallest

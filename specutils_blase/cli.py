@@ -373,7 +373,7 @@ def _add_clone(commands, parents):
 
 def _add_fit(commands, parents):
     text = "fit templates to an observed order, or to all those of a file of HPF or IGRINS"
-    fit = commands.add_parser("fit", help=text, description=text.capitalize() + ".", parents=parents)
+    fit = commands.add_parser("fit", help=text, description=f"F{text[1:]}.", parents=parents)
     fit.add_argument("order", metavar="ORDER", help="the observed spectrum")
     fit.add_argument("template", metavar="TEMPLATE", nargs="?", help="of the star; none: tellurics alone")
     fit.add_argument("-o", "--output", required=True, metavar="ASDF", help="the fit")

@@ -19,10 +19,11 @@ from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
-from specutils_blase.orders import read_orders
+from specutils_blase.orders import one_of, read_orders
 from specutils_blase.preparation import Setup, covered, model_lines
 from specutils_blase.priors import checked_prior
 from specutils_blase.progress import reporter
+from specutils_blase.quality import order_table
 from specutils_blase.results import Result
 from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED
@@ -71,6 +72,13 @@ class SpectrumFit:
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
     line_covariance : TableCovariance or None
         What `covariance` works with; not in files.
+    orders : QTable
+        How good every order that was fitted is: ``order`` (its number in `observed`), ``wavelength_min`` and
+        ``wavelength_max`` (vacuum) of its ``n_pixels`` used pixels, ``rms`` of the residual over the continuum,
+        ``noise`` (that of the uncertainties: the photon noise; NaN without), their ``ratio``, the share of the pixels
+        that are ``saturated`` (the tellurics transmit less than 0.05), ``autocorrelation`` (of the residual in units of
+        its noise, between neighbouring pixels), ``chi2`` per pixel, and a ``remark`` that says what a ratio above 1.5
+        is due to, as far as the residual tells.  A fit of one spectrum has one row.
     """
 
     observed: Spectrum
@@ -88,6 +96,11 @@ class SpectrumFit:
         info = self.fit_info
         return (f"<SpectrumFit: {info.get('status')}, {len(self.lines)} lines, rms {info.get('rms', np.nan):.3%}, "
                 f"chi2/dof {info.get('chi2', np.nan) / max(info.get('dof', 1), 1):.3g}>")  # fmt: skip
+
+    @property
+    def orders(self):
+        """How good every order that was fitted is, a `QTable`; computed from the residual when it is asked for."""
+        return order_table(self)
 
     def order(self, number):
         """
@@ -115,9 +128,10 @@ class SpectrumFit:
         parameters = self.parameters[own]
         parameters["name"] = [name.removeprefix(prefix) for name in parameters["name"]]
         return SpectrumFit(
-            self.observed[number], self.template, self.telluric, parameters, self.lines[self.lines["order"] == number],
-            self.model_spectrum[number], self.residual[number],
-            {name: spectra[number] for name, spectra in self.components.items()}, self.fit_info,
+            one_of(self.observed, number), self.template, self.telluric, parameters,
+            self.lines[self.lines["order"] == number], one_of(self.model_spectrum, number),
+            one_of(self.residual, number),
+            {name: one_of(spectra, number) for name, spectra in self.components.items()}, self.fit_info,
         )  # fmt: skip
 
     def plot(self, ax=None, order=None):
@@ -135,9 +149,7 @@ class SpectrumFit:
         -------
         Axes or ndarray of Axes
         """
-        if order is not None:
-            return plotting.plot_fit(self.order(order), ax=ax)
-        return plotting.plot_fit(self, ax=ax)
+        return plotting.plot_fit(self, ax=ax, order=order)
 
     def covariance(self, lines, quantity="equivalent_width"):
         """

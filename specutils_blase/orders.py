@@ -11,7 +11,7 @@ import specutils_blase.io.echelle  # noqa: F401  who fits orders can read them: 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 
-__all__ = ["Orders", "listed", "read_orders"]
+__all__ = ["Orders", "listed", "one_of", "read_orders"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +155,20 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
     return Orders(arrays, members, kept, observed)
 
 
+def one_of(spectra, number):
+    """One of several spectra, without the pixels of a collection whose wavelength is not finite."""
+    if not isinstance(spectra, SpectrumCollection):
+        return spectra[number]
+    axis = spectra.spectral_axis[number]
+    keep = np.isfinite(axis.value) & (axis.value > 0)
+    return _row(spectra, number, axis[keep], keep)
+
+
 def _members(observed, name):
     """The orders as one-dimensional spectra, and which pixels of the input each holds."""
     if isinstance(observed, SpectrumCollection):
-        axes = observed.spectral_axis
-        kept = [np.isfinite(axis.value) & (axis.value > 0) for axis in axes]
-        pairs = enumerate(zip(axes, kept, strict=True))
-        return [_row(observed, k, axis[keep], keep) for k, (axis, keep) in pairs], kept
+        kept = [np.isfinite(axis.value) & (axis.value > 0) for axis in observed.spectral_axis]
+        return [one_of(observed, k) for k in range(len(kept))], kept
     if isinstance(observed, Spectrum):
         if observed.flux.ndim != 2:
             raise ValueError(explain(name, "have one or two dimensions", f"flux of shape {observed.flux.shape}",

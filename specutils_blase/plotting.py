@@ -6,19 +6,34 @@ import numpy as np
 from astropy import constants
 from astropy import units as u
 
+from specutils_blase.drawing import (
+    CONTINUUM,
+    DATA,
+    MODEL,
+    NATIVE,
+    OUTSIDE,
+    TELLURIC,
+    axis_label,
+    component,
+    draw_page,
+    draw_telluric,
+    fit_title,
+    mark_beyond,
+    parameter,
+    unit_text,
+)
+from specutils_blase.errors import explain
 from specutils_blase.io.whole import written_whole
-from specutils_blase.report import with_error
+from specutils_blase.quality import autocorrelation, order_parts, order_table, scaled_residual, standard_deviation
 
-__all__ = ["plot_airglow", "plot_fit", "plot_template", "save_figure"]
+__all__ = ["plot_airglow", "plot_autocorrelation", "plot_fit", "plot_template", "save_figure"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-DATA, MODEL, TELLURIC, CONTINUUM, NATIVE = "0.25", "#D55E00", "#0072B2", "#009E73", "#CC79A7"
-SHADE = "0.88"
+SHADE, DARKER = "0.88", "0.74"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
 ZOOM_PIXELS, ZOOM_WIDTHS = 220, 150
 MAX_SAMPLES = 400_000
-# Orders of an echelle in one column of panels.
-ORDERS_PER_COLUMN = 12
+# A continuum is in the panel unless it rises above this many times the data.
+FAR_UP = 2.0
 # Sky lines are drawn whose velocity is known better than this [km/s].
 CLEAR = 0.2
 # Lines whose centres are marked in a zoom are at least this deep.
@@ -51,7 +66,7 @@ def plot_template(template, ax=None):
         return ax
     figure, (ax, zoom) = plt.subplots(2, 1, figsize=(11, 6.5), layout="constrained")
     _draw_template(ax, template, wave)
-    ax.legend(**_OUTSIDE, ncols=2)
+    ax.legend(**OUTSIDE, ncols=2)
     ax.set_title(_template_title(template), loc="left", fontsize="medium")
     first, last = _zoom_range(wave, template, min(ZOOM_WIDTHS * width, high - low))
     _draw_template(zoom, template, np.linspace(first, last, 4000))
@@ -61,103 +76,122 @@ def plot_template(template, ax=None):
     return ax
 
 
-def plot_fit(fit, ax=None):
+def plot_fit(fit, ax=None, order=None):
     """
     Draw a fit: the data with the model and its parts, and the residual.
+
+    Of several orders there is a page, each order over its continuum with its number, wavelengths, rms and photon noise
+    (in bold where the rms is more than 1.5 times that), and the residual below, in which pixels beyond the panel are
+    marked at its edge.  At its foot are the orders that were skipped.
 
     Parameters
     ----------
     fit : SpectrumFit
         Of one spectrum, or of several orders.
     ax : `matplotlib.axes.Axes`, optional
-        Where to draw the data and the model, nothing else. None makes a figure with the residual and a zoom below, or
-        with a panel for each of several orders.
+        Where to draw the data and the model of one spectrum or order, nothing else. None makes a figure with the
+        residual and a zoom below, or the page.
+    order : int, optional
+        Which of several orders; None draws them all.
 
     Returns
     -------
-    Axes, or ndarray of Axes, shape (3,)
-        The array (data, residual, zoom) when `ax` is None; of several orders that of their panels.
+    Axes, or ndarray of Axes, shape (3,) or (n_orders, 2)
+        The array (data, residual, zoom) when `ax` is None; of several orders (flux, residual) of each that was fitted,
+        by wavelength.
     """
     from matplotlib import pyplot as plt
 
-    if not hasattr(fit.observed, "spectral_axis") or fit.observed.flux.ndim == 2:
-        return plot_orders(fit)
+    if order is None and not _is_single(fit):
+        if ax is not None:
+            raise ValueError(explain("ax", "be None for a page of orders", "Axes", "choose one with order=number"))
+        return draw_page(plt.figure(), fit)
+    title, fit = _chosen(fit, order)
     if ax is not None:
         _draw_fit(ax, fit)
-        ax.set_xlabel(_axis_label(fit.observed))
+        ax.set_xlabel(axis_label(fit.observed))
         return ax
     figure, axes = plt.subplots(3, 1, figsize=(11, 8.5), layout="constrained", height_ratios=(3, 1.3, 3))
     top, middle, zoom = axes
     _draw_fit(top, fit)
-    top.legend(**_OUTSIDE, ncols=5)
-    top.set_title(_fit_title(fit), loc="left", fontsize="medium")
+    top.legend(**OUTSIDE, ncols=5)
+    top.set_title(title, loc="left", fontsize="medium")
     _draw_residual(middle, fit)
     middle.sharex(top)
     top.tick_params(labelbottom=False)
     _draw_zoom(zoom, fit)
     top.axvspan(*zoom.get_xlim(), color=NATIVE, alpha=0.12, lw=0, zorder=-3)
     for panel in (middle, zoom):
-        panel.set_xlabel(_axis_label(fit.observed))
+        panel.set_xlabel(axis_label(fit.observed))
     return axes
 
 
-def plot_orders(fit):
-    """
-    Draw all orders of a fit, each over its continuum: data, model, tellurics, and the residual below.
+def plot_autocorrelation(fit, ax=None, order=None, lags=30):
+    r"""
+    Draw the autocorrelation of the residual, in units of its noise.
+
+    White noise stays within the band of two standard deviations, :math:`2 / \sqrt{n}`; residuals of a model that is
+    wrong are correlated over the pixels of a resolution element, those of a continuum that is wrong over many more.
 
     Parameters
     ----------
     fit : SpectrumFit
+    ax : `matplotlib.axes.Axes`, optional
+        Where to draw. None makes a figure.
+    order : int, optional
+        Which of several orders; None draws them all (thin) and their mean (thick).
+    lags : int
+        The largest lag in pixels.
 
     Returns
     -------
-    ndarray of Axes
-        A panel for each order that was fitted, by wavelength.
+    Axes
     """
     from matplotlib import pyplot as plt
 
-    count = len(fit.residual.flux) if hasattr(fit.residual, "flux") else len(fit.residual)
-    orders = [fit.order(k) for k in range(count)]
-    seen = [(part.observed.spectral_axis.to_value(u.AA, u.spectral()).min(), k, part)
-            for k, part in enumerate(orders) if np.isfinite(part.residual.flux.value).any()]  # fmt: skip
-    columns = 1 if len(seen) <= ORDERS_PER_COLUMN else 2
-    rows = -(-len(seen) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(11, max(1.3 * rows, 4.0)), layout="constrained", squeeze=False)
-    panels = grid.T.ravel()
-    for ax, (_, k, part) in zip(panels, sorted(seen, key=lambda item: item[0]), strict=False):
-        _draw_order(ax, part, k)
-    for ax in panels[len(seen) :]:
-        ax.remove()
-    figure.suptitle(_fit_title(fit), x=0.01, ha="left", fontsize="medium")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize="small")
-    figure.supxlabel(_axis_label(seen[0][2].observed), fontsize="medium")
-    figure.supylabel("Flux over continuum; residual, off set", fontsize="medium")
-    return panels[: len(seen)]
+    if isinstance(lags, bool) or not (isinstance(lags, int | np.integer) and lags >= 1):
+        raise ValueError(explain("lags", "be a whole number, 1 or more", repr(lags), "30 is the default"))
+    parts = order_parts(fit) if order is None else [(order, fit.order(order))]
+    found = [autocorrelation(values, lags, run) for values, run in (scaled_residual(part) for _, part in parts)
+             if np.isfinite(values).any()]  # fmt: skip
+    if not found:
+        raise ValueError(explain("order", "be one that was fitted", f"{order}, which was skipped", "choose another"))
+    if ax is None:
+        ax = plt.subplots(figsize=(8, 4.5), layout="constrained")[1]
+    curves, n_pairs = (np.array(pieces) for pieces in zip(*found, strict=True))
+    lag = np.arange(lags + 1)
+    with np.errstate(divide="ignore"):
+        band = 2.0 / np.sqrt(np.median(n_pairs, axis=0))
+    ax.fill_between(lag, -band, band, color=SHADE, lw=0.0, label="white noise, 2 $\\sigma$, one order")
+    if len(curves) > 1:
+        ax.plot(lag, curves.T, color=TELLURIC, lw=0.6, alpha=0.6)
+        ax.lines[-1].set_label("each order")
+        band /= np.sqrt(len(curves))
+        ax.fill_between(lag, -band, band, color=DARKER, lw=0.0,
+                        label=f"white noise, 2 $\\sigma$, mean of {len(curves)}")  # fmt: skip
+    ax.plot(lag, np.nanmean(curves, axis=0), color=MODEL, lw=2.2, label="mean" if len(curves) > 1 else "residual")
+    ax.axhline(0.0, color=DATA, lw=0.6)
+    ax.set_xlim(0, lags)
+    ax.set_xlabel("Lag [pixels]")
+    ax.set_ylabel("Autocorrelation of residual / noise")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
 
 
-def _draw_order(ax, part, number):
-    """One order over its continuum, and its residual below it on the same scale."""
-    axis = part.observed.spectral_axis.value
-    level = _component(part, "continuum")
-    used = np.isfinite(part.residual.flux.value)
-    flux = np.where(used, part.observed.flux.value, np.nan) / level
-    residual = part.residual.flux.value / level
-    model = part.model_spectrum.flux.to_value(part.observed.flux.unit) / level
-    ax.plot(axis, flux, color=DATA, lw=0.7, label="data")
-    if "telluric" in part.components and part.template is not None:
-        ax.plot(axis, part.components["telluric"].flux.value, color=TELLURIC, lw=0.7, label="telluric", zorder=2)
-    ax.plot(axis, model, color=MODEL, lw=0.6, label="model", zorder=4)
-    bottom = min(np.nanmin(model), np.nanpercentile(flux, 0.5))
-    spread = max(4.0 * np.nanstd(residual), 0.02)
-    offset = bottom - spread
-    ax.axhline(offset, color=MODEL, lw=0.6)
-    ax.plot(axis, np.clip(residual, -spread, spread) + offset, ".", ms=1.2, color=DATA)
-    ax.set_ylim(offset - 1.1 * spread, max(1.05, np.nanpercentile(flux, 99.9) + 0.02))
-    ax.set_xlim(axis.min(), axis.max())
-    ax.tick_params(labelsize="x-small")
-    text = f"{number}: {100 * np.nanstd(residual):.2f} %"
-    ax.text(1.004, 0.5, text, transform=ax.transAxes, fontsize="x-small", rotation=270, va="center")
+def _is_single(fit):
+    return hasattr(fit.observed, "spectral_axis") and fit.observed.flux.ndim == 1
+
+
+def _chosen(fit, order):
+    """Title and fit of one spectrum, or of one of several orders."""
+    if order is None:
+        return fit_title(fit), fit
+    part = fit.order(order)
+    table = order_table(part)
+    if not len(table):
+        raise ValueError(explain("order", "be one that was fitted", f"{order}, which was skipped", "choose another"))
+    table["order"] = [number for number, _ in order_parts(fit)][order]  # it may count from the end
+    return fit_title(part, table[0]), part
 
 
 def plot_airglow(fit, ax=None):
@@ -220,13 +254,8 @@ def save_figure(fig, path, overwrite=False):
     if kind not in known:
         raise ValueError(f"path must end in one of {sorted(known)}, got {path.name!r}; .png is a good choice")
     with written_whole(path, overwrite) as part:
-        fig.savefig(part, format=kind, dpi=150)
+        fig.savefig(part, format=kind, dpi=200)
     return path
-
-
-# Above the upper right corner of a panel, where no data are.
-_OUTSIDE = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "borderaxespad": 0.2,
-            "fontsize": "small", "handlelength": 1.5, "columnspacing": 1.2}  # fmt: skip
 
 
 def _draw_template(ax, template, wave):
@@ -293,20 +322,22 @@ def _draw_fit(ax, fit, *, points=False):
     used = np.isfinite(fit.residual.flux.value)
     flux = np.where(used, fit.observed.flux.value, np.nan)
     model = fit.model_spectrum.flux.to_value(fit.observed.flux.unit)
-    continuum = _component(fit, "continuum")
-    telluric = _component(fit, "telluric")
+    continuum = component(fit, "continuum")
+    telluric = component(fit, "telluric")
     if points:
-        error = _standard_deviation(fit.observed)
+        error = standard_deviation(fit.observed)
         ax.errorbar(axis, flux, error, fmt=".", ms=4, lw=0.8, color=DATA, label="data", zorder=3)
     else:
         ax.plot(axis, flux, color=DATA, lw=0.9, label="data")
     if continuum is not None:
-        ax.plot(axis, continuum, color=CONTINUUM, lw=1.0, ls="--", label="continuum", zorder=1)
+        ax.plot(axis, continuum, color=CONTINUUM, lw=1.0, ls="--", label="continuum", zorder=2)
     if telluric is not None and fit.template is not None:  # alone it is the model
-        ax.plot(axis, telluric, color=TELLURIC, lw=0.9, label="telluric", zorder=2)
+        draw_telluric(ax, axis, telluric, continuum, lw=0.9)
     ax.plot(axis, model, color=MODEL, lw=0.9, label="model", zorder=4)
     _shade_ignored(ax, axis, used)
     shown = np.concatenate([flux[used], model[np.isfinite(model)]])
+    if continuum is not None and np.nanmax(continuum) < FAR_UP * shown.max():
+        shown = np.append(shown, np.nanmax(continuum))
     margin = 0.04 * np.ptp(shown)
     ax.set_ylim(shown.min() - margin, shown.max() + margin)
     ax.set_xlim(axis.min(), axis.max())
@@ -315,11 +346,11 @@ def _draw_fit(ax, fit, *, points=False):
 
 def _draw_residual(ax, fit):
     axis, residual = fit.observed.spectral_axis.value, fit.residual.flux.value
-    sigma = _standard_deviation(fit.observed)
+    sigma = standard_deviation(fit.observed)
     if sigma is not None:
         residual, label = residual / sigma, "Residual [$\\sigma$]"
     else:
-        level = _component(fit, "continuum")
+        level = component(fit, "continuum")
         residual = 100.0 * residual / (fit.model_spectrum.flux.value if level is None else level)
         label = "Residual [%]"
     used = np.isfinite(residual)
@@ -329,18 +360,8 @@ def _draw_residual(ax, fit):
     limit = 1.3 * np.percentile(np.abs(residual[used]), 99.5)
     ax.set_ylim(-limit, limit)
     ax.set_ylabel(label)
-    _mark_beyond(ax, axis, residual, limit)
-
-
-def _mark_beyond(ax, axis, residual, limit):
-    """Triangles at the edges of a panel where points lie outside of it."""
-    handles = []
-    for beyond, sign, marker in ((residual > limit, 1.0, "^"), (residual < -limit, -1.0, "v")):
-        if beyond.any():
-            edge = np.full(np.count_nonzero(beyond), 0.94 * sign * limit)
-            handles += ax.plot(axis[beyond], edge, marker, ms=5, mew=0.0, color=DATA, label="beyond the panel")
-    if handles:
-        ax.legend(handles=handles[:1], **_OUTSIDE)
+    if handles := mark_beyond(ax, axis, residual):
+        ax.legend(handles=handles[:1], **OUTSIDE)
 
 
 def _draw_zoom(ax, fit):
@@ -350,7 +371,7 @@ def _draw_zoom(ax, fit):
     first, last = _richest_pixels(fit)
     part = slice(first, last + 1)
     ax.set_xlim(*sorted(axis[[first, last]].value))
-    continuum = _component(fit, "continuum")
+    continuum = component(fit, "continuum")
     shown = [fit.observed.flux.value[part][np.isfinite(fit.residual.flux.value[part])]]
     if fit.template is not None:
         rest_factor = _doppler_factor(fit)
@@ -361,9 +382,11 @@ def _draw_zoom(ax, fit):
             order = np.argsort(axis.value)
             star = star * np.interp(position, axis.value[order], continuum[order])
         label = "star at its native resolution"
-        ax.legend(handles=ax.plot(position, star, color=NATIVE, lw=0.7, label=label, zorder=0), **_OUTSIDE)
+        ax.legend(handles=ax.plot(position, star, color=NATIVE, lw=0.7, label=label, zorder=0), **OUTSIDE)
         shown.append(star)
     shown.append(fit.model_spectrum.flux.value[part])
+    if continuum is not None and np.nanmax(continuum[part]) < FAR_UP * np.nanmax(shown[0]):
+        shown.append(continuum[part])
     shown = np.concatenate(shown)
     shown = shown[np.isfinite(shown)]
     ax.set_ylim(shown.min() - 0.04 * np.ptp(shown), shown.max() + 0.04 * np.ptp(shown))
@@ -382,24 +405,11 @@ def _marked(fit):
 
 def _richest_pixels(fit):
     """First and last pixel of the part with the most structure."""
-    level = _component(fit, "continuum")
+    level = component(fit, "continuum")
     model = fit.model_spectrum.flux.value
     count = min(ZOOM_PIXELS, model.size)
     first = _richest(model if level is None else model / level, count)
     return first, first + count - 1
-
-
-def _component(fit, name):
-    """Values of a component in the unit of the data; transmissions are drawn from the continuum down."""
-    component = (fit.components or {}).get(name)
-    if component is None:
-        return None
-    unit = fit.observed.flux.unit
-    values = component.flux
-    level = (fit.components or {}).get("continuum")
-    if name != "continuum" and level is not None:
-        values = values * level.flux
-    return values.to_value(unit)
 
 
 def _shade_ignored(ax, axis, used):
@@ -410,50 +420,10 @@ def _shade_ignored(ax, axis, used):
         ax.axvspan(first, last, color=SHADE, lw=0.5, zorder=-2)
 
 
-def _standard_deviation(spectrum):
-    """Standard deviations in the unit of the flux, or None."""
-    kind = {"std": 1.0, "var": 0.5, "ivar": -0.5}.get(getattr(spectrum.uncertainty, "uncertainty_type", None))
-    if kind is None:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (spectrum.uncertainty.quantity**kind).to_value(spectrum.flux.unit)
-
-
 def _doppler_factor(fit, name="radial_velocity"):
-    velocity = _parameter(fit, name)
+    velocity = parameter(fit, name)
     beta = 0.0 if velocity is None else velocity[0] / constants.c.to_value(u.km / u.s)
     return np.sqrt((1.0 + beta) / (1.0 - beta))
-
-
-def _parameter(fit, name):
-    """(value, std, unit) of a parameter of the fit, or None."""
-    for row in fit.parameters:
-        if row["name"] == name:
-            return float(row["value"]), float(row["std"]), str(row["unit"])
-    return None
-
-
-def _fit_title(fit):
-    parts = []
-    for name, symbol in (("radial_velocity", "RV"), ("vsini", "$v\\,\\sin i$")):
-        parameter = _parameter(fit, name)
-        if parameter is not None:
-            parts.append(f"{symbol} {with_error(*parameter[:2])} km/s".replace("-", "\N{MINUS SIGN}"))
-    rms = fit.fit_info.get("rms")
-    if rms is not None:
-        parts.append(f"rms {100 * rms:.2f} %")
-    if fit.fit_info.get("dof"):
-        parts.append(f"$\\chi^2$/dof {fit.fit_info['chi2'] / fit.fit_info['dof']:.2f}")
-    return ", ".join(parts)
-
-
-def _axis_label(spectrum):
-    axis = spectrum.spectral_axis
-    unit = _unit_text(axis.unit)
-    kind = str(axis.unit.physical_type).partition("/")[0]
-    if kind == "length":
-        return f"{str(spectrum.meta.get('wavelength_medium', 'vacuum')).capitalize()} wavelength [{unit}]"
-    return f"{kind.capitalize()} [{unit}]"
 
 
 def _label_flux(ax, unit):
@@ -462,9 +432,5 @@ def _label_flux(ax, unit):
     power = 0 if 0.1 <= largest < 1e4 else 3 * int(np.floor(np.log10(largest) / 3))
     ax.yaxis.set_major_formatter(lambda value, position: f"{value / 10.0**power:g}")
     factor = f"$10^{{{power}}}$ " if power else ""
-    text = factor + ("" if unit == u.dimensionless_unscaled else _unit_text(unit))
+    text = factor + ("" if unit == u.dimensionless_unscaled else unit_text(unit))
     ax.set_ylabel(f"Flux [{text.strip()}]" if text else "Flux")
-
-
-def _unit_text(unit):
-    return unit.to_string("latex_inline")

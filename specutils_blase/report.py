@@ -2,6 +2,7 @@
 
 import numpy as np
 from astropy import units as u
+from specutils import Spectrum
 
 from specutils_blase.flags import OUTSIDE_WINDOW
 
@@ -10,6 +11,7 @@ __all__ = [
     "describe_fit",
     "describe_info",
     "describe_lines",
+    "describe_orders",
     "describe_template",
     "format_pairs",
     "format_table",
@@ -132,7 +134,44 @@ def describe_fit(fit):
     for name, value, std, unit, fixed in fit.parameters.iterrows("name", "value", "std", "unit", "fixed"):
         remark = "fixed" if fixed else "at its limit" if name in fit.parameters.meta.get("at_bound", ()) else ""
         rows.append((name, with_error(value, 0.0 if fixed else std), unit, remark))
-    return format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
+    text = format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
+    if isinstance(fit.observed, Spectrum) and fit.observed.flux.ndim == 1:
+        return text
+    orders = fit.orders
+    return f"{text}\n{describe_orders(orders, [fit.order(k).observed.meta.get('order', k) for k in orders['order']])}"
+
+
+def describe_orders(orders, numbers=None, n_shown=28):
+    """
+    How good the orders of a fit are.
+
+    Parameters
+    ----------
+    orders : QTable
+        ``SpectrumFit.orders``.
+    numbers : sequence of int, optional
+        Those that the orders have in their file, which are shown where they are others than in the fit.
+    n_shown : int
+        Of more orders those with the largest ratio of rms to noise.
+
+    Returns
+    -------
+    str
+    """
+    width = max(len(remark) for remark in [*orders["remark"], "remark"])
+    rows = [("order", "in the file", "wavelengths [Angstrom]", "pixels", "rms [%]", "noise [%]", "ratio",
+             "remark".ljust(width))]  # fmt: skip
+    badness = np.where(np.isfinite(orders["ratio"]), orders["ratio"], orders["rms"])
+    for k in sorted(np.argsort(-badness, kind="stable")[:n_shown]):
+        row = orders[int(k)]
+        low, high = (row[f"wavelength_{end}"].to_value(u.AA) for end in ("min", "max"))
+        rows.append((row["order"], row["order"] if numbers is None else numbers[k], f"{low:.1f} to {high:.1f}",
+                     row["n_pixels"], f"{100 * row['rms']:.3f}", f"{100 * row['noise']:.3f}", f"{row['ratio']:.2f}",
+                     row["remark"].ljust(width)))  # fmt: skip
+    if all(row[0] == row[1] for row in rows[1:]):
+        rows = [(first, *others) for first, _, *others in rows]
+    more = len(orders) - n_shown
+    return format_table(rows) + (f"\n  and {more} with smaller ratios" if more > 0 else "")
 
 
 def describe_lines(lines, n_shown=10):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -111,6 +112,16 @@ def test_every_command_has_help(capsys, command):
     page = capsys.readouterr().out
     assert page.startswith("usage: specutils-blase")
     assert len(page.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", ["demo", "clone", "fit", "info"])
+def test_every_option_is_in_the_documentation(capsys, command):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    page = (Path(__file__).parents[1] / "docs/reference/command_line.rst").read_text(encoding="utf-8")
+    shown = re.search(rf"\$ specutils-blase {command} --help\n((    .*)?\n)+", page)[0]
+    said, written = (set(re.findall(r"--[a-z][a-z-]+", text)) for text in (capsys.readouterr().out + "--help", shown))
+    assert said == written
 
 
 # ------------------------------------------------------------------------------------------------------- clone and fit
@@ -376,14 +387,20 @@ class TestEchelle:
         assert len(fit.residual) == 3 and "down_weighted" in fit.fit_info
         assert set(QTable.read(raw / "raw.ecsv")["order"]) == {0, 1, 2}
         assert (raw / "raw.png").stat().st_size > 10_000
-        assert "order_2_continuum_0" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "order_2_continuum_0" in out
+        rows = re.findall(r"^  ([0-2]) +(\d+\.\d) to (\d+\.\d) +200 +(\S+) +(\S+) +(\S+)", out, re.MULTILINE)
+        assert [(int(row[0]), float(row[1]) // 1) for row in rows] == [(0, 10565), (1, 10574), (2, 10584)]
+        np.testing.assert_allclose([float(row[5]) for row in rows], fit.orders["ratio"], atol=0.006)
+        assert "in the file" not in out
 
-    def test_some_orders(self, raw):
+    def test_some_orders(self, raw, capsys):
         run("fit", raw / "raw.fits", raw / "star.asdf", "--vsini", 4, "--rv", 12, "--orders", "0,2-2", "--free", "none",
             "--wavelength-degree", 0, "-o", raw / "some.asdf")  # fmt: skip
         fit = SpectrumFit.read(raw / "some.asdf")
         assert [order.meta["order"] for order in fit.observed] == [0, 2]
         assert "order_1_wavelength_shift_0" in set(fit.parameters["name"])  # the second of those that were fitted
+        assert re.search(r"order  in the file.*\n  0 +0 +10565.*\n  1 +2 +10584", capsys.readouterr().out)
 
     @pytest.mark.parametrize(("file", "text", "message"), [
         ("raw.fits", "1-7", "--orders must be among 0 to 2, got 3; correct it"),

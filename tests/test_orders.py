@@ -597,15 +597,43 @@ def test_orders_survive_a_file(fit, tmp_path):
 
 def test_plot_of_orders(fit, orders):
     panels = fit.plot()
-    assert len(panels) == 4
-    lower = [ax.get_xlim()[0] for ax in panels]
+    assert panels.shape == (4, 2)
+    lower = [ax.get_xlim()[0] for ax in panels[:, 0]]
     assert lower == sorted(lower)
-    data = panels[1].lines[0].get_ydata()
+    data = panels[1, 0].lines[0].get_ydata()
     level = fit.components["continuum"][1].flux
     np.testing.assert_allclose(data, (orders[1].flux / level).value)
     pyplot.close("all")
     assert fit.plot(order=2)[0].get_xlim() == pytest.approx((10526.0, 10540.0), abs=0.1)
     pyplot.close("all")
+
+
+def test_quality_of_orders(fit, orders, tmp_path):
+    table = fit.orders
+    assert table["order"].tolist() == [0, 1, 2, 3]
+    assert np.sum(table["chi2"] * table["n_pixels"]) == pytest.approx(fit.fit_info["chi2"], rel=1e-9)
+    assert np.sqrt(np.mean(table["rms"] ** 2)) == pytest.approx(fit.fit_info["rms"], rel=1e-3)
+    assert np.all((table["ratio"] > 0.8) & (table["ratio"] < 1.1) & (table["remark"] == ""))
+    assert np.all(np.abs(table["autocorrelation"]) < 4 / np.sqrt(N_PIX))
+    for row in table:
+        (alone,) = fit.order(row["order"]).orders
+        assert [*alone][1:] == [*row][1:]
+    fit.write(tmp_path / "fit.asdf")
+    again = SpectrumFit.read(tmp_path / "fit.asdf").orders
+    for name in table.colnames:
+        np.testing.assert_array_equal(table[name], again[name])
+
+
+def test_quality_of_a_collection_with_padding(orders, star, sky):
+    axes = np.array([order.spectral_axis.value for order in orders])
+    axes[1, -5:] = np.nan
+    collection = SpectrumCollection(flux=np.array([order.flux.value for order in orders]) * u.electron,
+                                    spectral_axis=axes * u.AA,
+                                    uncertainty=StdDevUncertainty([order.uncertainty.array for order in orders]))
+    with pytest.warns(BlaseWarning, match="5 of 880 pixels"):
+        table = fit_near(collection, star, sky, free=()).orders
+    assert table["n_pixels"].tolist() == [N_PIX, N_PIX - 5, N_PIX, N_PIX]
+    assert table["wavelength_max"][1].value == pytest.approx(axes[1, -6])
 
 
 def test_the_part_of_an_order(fit, orders):

@@ -9,10 +9,11 @@ import pytest
 from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from matplotlib import pyplot as plt
-from specutils import Spectrum
+from specutils import Spectrum, SpectrumList
 
+from specutils_blase import SpectrumFit
 from specutils_blase.modeling import VoigtForest1D
-from specutils_blase.plotting import plot_fit, plot_template, save_figure
+from specutils_blase.plotting import plot_autocorrelation, plot_fit, plot_template, save_figure
 
 matplotlib.use("agg")
 
@@ -254,6 +255,144 @@ def test_tick_labels_match_the_power_in_the_label():
     shown = [float(ax.yaxis.get_major_formatter()(tick, None)) for tick in ticks]
     assert "10^{-15}" in ax.get_ylabel()
     np.testing.assert_allclose(shown, np.array(ticks) * 1e15, rtol=1e-5, atol=1e-9)
+
+
+def test_continuum_above_the_data_is_in_the_panel():
+    fit = make_fit()
+    level = fit.components["continuum"].flux
+    for factor, is_inside in ((1.3, True), (5.0, False)):
+        fit.components["continuum"] = Spectrum(flux=factor * level, spectral_axis=fit.observed.spectral_axis)
+        top = plot_fit(fit)[0]
+        assert (np.max(line_of(top, "continuum")) < top.get_ylim()[1]) == is_inside
+
+
+def make_orders(n=5, skipped=(3,), *, uncertainty=True):
+    """A fit of orders from long to short wavelengths, whose noise is larger by one share from each to the next."""
+    parts = {name: SpectrumList() for name in ("observed", "model", "residual", "continuum", "star", "telluric")}
+    for k in range(n):
+        one = make_fit(axis=np.linspace(5000 - 20 * k, 5011 - 20 * k, N_PIX) * u.AA, uncertainty=uncertainty)
+        level = one.components["continuum"].flux.value
+        left = 0.002 * (k + 1) * level * np.random.default_rng(k).standard_normal(N_PIX)
+        left = np.full(N_PIX, np.nan) if k in skipped else np.where(IGNORED, np.nan, left)
+        one.observed = Spectrum(
+            flux=one.model_spectrum.flux + np.nan_to_num(left) * FLUX_UNIT, spectral_axis=one.observed.spectral_axis,
+            uncertainty=StdDevUncertainty(0.002 * level) if uncertainty else None)  # fmt: skip
+        one.residual = Spectrum(flux=left * FLUX_UNIT, spectral_axis=one.observed.spectral_axis)
+        for name in parts:
+            part = one.components.get(name, one.model_spectrum if name == "model" else None)
+            parts[name].append(getattr(one, name) if part is None else part)
+    lines = make_fit().lines
+    lines["order"] = 0
+    return SpectrumFit(
+        observed=parts["observed"], template=make_template(), telluric=None, parameters=make_fit().parameters,
+        lines=lines, model_spectrum=parts["model"], residual=parts["residual"],
+        components={name: parts[name] for name in ("continuum", "star", "telluric")},
+        fit_info={"rms": 0.0042, "chi2": 412.0, "dof": 397},
+    )  # fmt: skip
+
+
+class TestPage:
+    def test_every_order_says_which_it_is_and_how_good(self):
+        fit = make_orders()
+        panels = plot_fit(fit)
+        assert panels.shape == (4, 2)
+        table = {row["order"]: row for row in fit.orders}
+        for number, (ax, below) in zip((4, 2, 1, 0), panels, strict=True):  # by wavelength
+            low = 5000 - 20 * number
+            assert ax.get_title(loc="left") == f"order {number}, {low} to {low + 11} $\\mathrm{{\\AA}}$"
+            assert ax.get_title(loc="right") == f"rms {100 * table[number]['rms']:#.2g} %, noise 0.20 %"
+            used = np.isfinite(fit.residual[number].flux.value)
+            level = fit.components["continuum"][number].flux.value
+            np.testing.assert_allclose(line_of(ax, "data")[used], (fit.observed[number].flux.value / level)[used])
+            np.testing.assert_allclose(line_of(ax, "model"), fit.model_spectrum[number].flux.value / level)
+            np.testing.assert_allclose(line_of(ax, "telluric"), fit.components["telluric"][number].flux.value)
+            np.testing.assert_allclose(line_of(below, "photon noise, 1 $\\sigma$")[used], 0.2)
+            left = [line for line in below.lines if line.get_color() == "0.25" and len(line.get_xdata()) == N_PIX]
+            np.testing.assert_allclose(left[0].get_ydata(), 100 * fit.residual[number].flux.value / level)
+            assert below.get_xlim() == ax.get_xlim()
+        text = " ".join(item.get_text() for item in panels[0, 0].figure.texts)
+        for expected in ("skipped: 3", "RV", "Vacuum wavelength [", "% of the continuum"):
+            assert expected in text
+
+    def test_bold_is_what_is_worse_than_its_noise(self):
+        weights = [ax._right_title.get_weight() for ax, _ in plot_fit(make_orders())]
+        assert weights == ["bold", "bold", "bold", "normal"]  # 5, 3, 2 and 1 times the noise
+
+    def test_without_uncertainties(self):
+        ax, below = plot_fit(make_orders(uncertainty=False))[0]
+        assert "noise" not in ax.get_title(loc="right") and len(below.get_yticks()) == 2
+
+    @pytest.mark.parametrize(("count", "columns"), [(2, 1), (5, 2), (13, 3), (22, 4)])
+    def test_nothing_overlaps(self, count, columns):
+        panels = plot_fit(make_orders(count, skipped=()))
+        figure = panels[0, 0].figure
+        assert len({round(ax.get_position().x0, 3) for ax in panels[:, 0]}) == columns
+        assert figure.get_size_inches()[0] == 11.7 and figure.get_size_inches()[1] < 9.0
+        renderer = figure.canvas.get_renderer()
+        boxes = [ax.get_tightbbox(renderer) for ax in panels.ravel()]
+        boxes += [text.get_window_extent() for text in [*figure.texts, *figure.legends]]
+        # labels of ticks may touch, by a pixel of a hundred in an inch
+        inner = [matplotlib.transforms.Bbox.from_extents(b.x0 + 1, b.y0 + 1, b.x1 - 1, b.y1 - 1) for b in boxes]
+        whole = figure.bbox
+        assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1 for box in inner)
+        beside = [(i, k) for i, a in enumerate(inner) for k, b in enumerate(inner[:i]) if a.overlaps(b)]
+        # the two panels of an order share an edge
+        assert all(i < panels.size and i - k == 1 and i % 2 for i, k in beside), beside
+        for ax in panels[:, 0]:
+            ends = [item.get_window_extent() for item in (ax.title, ax._left_title, ax._right_title)
+                    if item.get_text()]  # fmt: skip
+            assert not ends[0].overlaps(ends[1])
+
+    def test_residuals_beyond_their_panel_are_marked(self):
+        fit = make_orders()
+        fit.residual[1].flux[77] *= 1e4 / abs(fit.residual[1].flux[77]) * fit.components["continuum"][1].flux[77]
+        below = plot_fit(fit)[2, 1]
+        marks = [line for line in below.lines if line.get_label() == "beyond the panel"]
+        assert any(fit.observed[1].spectral_axis.value[77] in line.get_xdata() for line in marks)
+        assert below.get_ylim()[1] < 10.0
+
+    def test_one_order(self):
+        fit = make_orders()
+        title = plot_fit(fit, order=-3)[0].get_title(loc="left")
+        assert title.startswith("order 2, RV") and f"rms {100 * fit.orders['rms'][2]:.2f} %, noise 0.20 %" in title
+        for draw in (plot_fit, plot_autocorrelation):
+            with pytest.raises(ValueError, match="order must be one that was fitted, got 3, which was skipped"):
+                draw(fit, order=3)
+        with pytest.raises(ValueError, match="ax must be None for a page"):
+            plot_fit(fit, ax=plt.gca())
+
+
+class TestAutocorrelationPlot:
+    def test_orders_and_mean(self):
+        fit = make_orders()
+        ax = plot_autocorrelation(fit, lags=12)
+        *thin, mean, _ = ax.lines
+        assert len(thin) == 4 and mean.get_linewidth() > 2 * thin[0].get_linewidth()
+        curves = np.array([line.get_ydata() for line in thin])
+        assert curves.shape == (4, 13)
+        np.testing.assert_allclose(mean.get_ydata(), curves.mean(axis=0))
+        first = fit.residual[0].flux.value / fit.observed[0].uncertainty.array
+        assert curves[0, 1] == pytest.approx(fit.orders["autocorrelation"][0])
+        assert curves[0, 3] == pytest.approx(np.nansum(first[3:] * first[:-3]) / np.nansum(first**2), abs=0.01)
+        one, all_of_them = (np.max(c.get_paths()[0].vertices[:, 1]) for c in ax.collections)
+        # the fewest pairs are those of the last lag
+        lost = 12 + 2 * 3
+        assert one == pytest.approx(2 / np.sqrt(N_PIX - lost), rel=0.02)
+        assert all_of_them == pytest.approx(one / 2)
+        assert "pixels" in ax.get_xlabel()
+
+    def test_one_order_and_one_spectrum(self):
+        fit = make_orders()
+        figure, ax = plt.subplots()
+        assert plot_autocorrelation(fit, ax=ax, order=1) is ax and plt.get_fignums() == [figure.number]
+        single = plot_autocorrelation(fit.order(1))
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), single.lines[0].get_ydata())
+        assert len(ax.lines[0].get_ydata()) == 31 and len(ax.collections) == 1
+
+    @pytest.mark.parametrize("lags", [0, 2.5, True, "9"])
+    def test_bad_lags(self, lags):
+        with pytest.raises(ValueError, match="lags must be a whole number"):
+            plot_autocorrelation(make_orders(), lags=lags)
 
 
 def test_save_figure(tmp_path):

@@ -1,11 +1,19 @@
 """Texts for the terminal."""
 
 import astropy.units as u
+import numpy as np
 import pytest
 from astropy.table import QTable
 
 from specutils_blase.flags import OUTSIDE_WINDOW
-from specutils_blase.report import deepest_lines, describe_lines, format_pairs, format_table, with_error
+from specutils_blase.report import (
+    deepest_lines,
+    describe_lines,
+    describe_orders,
+    format_pairs,
+    format_table,
+    with_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +65,27 @@ def test_lines_by_depth_and_wavelength():
     assert describe_lines(lines[:0]).splitlines()[0] == "  lines  none"
     lines["flags"] = [OUTSIDE_WINDOW, 0, 0]  # a fit says nothing about a line that it has not seen
     assert [row.split()[0] for row in deepest_lines(lines, n_shown=3).splitlines()[1:]] == ["5001.000", "5002.000"]
+
+
+def table_of_orders(ratios):
+    n, ratio = len(ratios), np.array(ratios, dtype=float)
+    return QTable({"order": np.arange(n), "wavelength_min": 10_000.0 + 100.0 * np.arange(n) << u.AA,
+                   "wavelength_max": 10_090.0 + 100.0 * np.arange(n) << u.AA, "n_pixels": np.full(n, 2040),
+                   "rms": 0.002 * np.nan_to_num(ratio, nan=1.0), "noise": np.full(n, 0.002), "ratio": ratio,
+                   "remark": ["why" if value > 1.5 else "" for value in ratio]})  # fmt: skip
+
+
+def test_orders_are_a_short_table():
+    heading, *rows = describe_orders(table_of_orders([1.0, 2.5, float("nan")])).splitlines()
+    assert heading.split() == ["order", "wavelengths", "[Angstrom]", "pixels", "rms", "[%]", "noise", "[%]", "ratio",
+                               "remark"]  # fmt: skip
+    assert rows[1].split() == ["1", "10100.0", "to", "10190.0", "2040", "0.500", "0.200", "2.50", "why"]
+    assert rows[2].split()[-1] == "nan" and len(rows) == 3
+
+
+def test_orders_of_a_file_and_those_that_matter():
+    text = describe_orders(table_of_orders([1.0, 3.0, 2.0]), numbers=[5, 7, 9])
+    assert [row.split()[:2] for row in text.splitlines()[1:]] == [["0", "5"], ["1", "7"], ["2", "9"]]
+    heading, *rows, last = describe_orders(table_of_orders([1.0, 3.0, 2.0, 1.2]), n_shown=2).splitlines()
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert last == "  and 2 with smaller ratios"
