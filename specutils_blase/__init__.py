@@ -23,6 +23,7 @@ _HOME = {
     "L1Prior": "priors",
     "ResolvingPower": "instrument",
     "GaussianLSF": "instrument",
+    "MeasuredLSF": "instrument",
     "BandedLSF": "instrument",
     "CoverageError": "errors",
     "BlaseWarning": "errors",

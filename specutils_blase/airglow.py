@@ -10,7 +10,7 @@ from scipy.ndimage import median_filter
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.instrument import BandedLSF, ResolvingPower, as_lsf
+from specutils_blase.instrument import BandedLSF, MeasuredLSF, ResolvingPower, as_lsf
 from specutils_blase.line_input import line_centers
 from specutils_blase.orders import listed, read_orders
 from specutils_blase.plotting import plot_airglow
@@ -86,7 +86,7 @@ def fit_airglow(observed, lines, lsf=55_000, *, wavelength_degree=1, continuum_d
         With ``line_center`` and, where lines lie closer than the resolution, ``intensity``; see
         `specutils_blase.io.read_airglow`.
     lsf : float, ResolvingPower or GaussianLSF
-        Where ``ResolvingPower(free=True)``, each order has a resolving power of its own.
+        Gaussian.  Where ``ResolvingPower(free=True)``, each order has a resolving power of its own.
     wavelength_degree : int
         0 or 1: an offset of every order, or an offset and a slope.  An order with fewer than three lines for each, or
         whose lines are all in one half of it, has the offset alone, or none.
@@ -124,8 +124,10 @@ def fit_airglow(observed, lines, lsf=55_000, *, wavelength_degree=1, continuum_d
         raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(continuum_degree),
                                  "4 is the default"))  # fmt: skip
     lsf = as_lsf(lsf)
-    if lsf is None or isinstance(lsf, BandedLSF):
+    if lsf is None or isinstance(lsf, BandedLSF | MeasuredLSF):
         raise TypeError(explain("lsf", "be a resolving power or a width", type(lsf).__name__, "give e.g. 55_000"))
+    if not getattr(lsf, "is_gaussian", True):
+        raise ValueError(explain("lsf", "be Gaussian for lines of the sky", "h3, h4 or free_shape", "leave them out"))
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
     center, intensity = _listed_lines(lines)

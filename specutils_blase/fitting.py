@@ -16,7 +16,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
-from specutils_blase.instrument import BandedLSF, as_lsf
+from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.orders import one_of, read_orders
@@ -215,8 +215,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         One for each species, each with a free factor on its optical depth, at rest in the frame of `observed`.
     lsf : float, callable, LSF object, 2-D array, None, or a list of these
         Resolving power, a function of the wavelengths (a Quantity in vacuum Angstrom) that returns it, a
-        `ResolvingPower` (``free=True`` fits it), `GaussianLSF` or `BandedLSF`; None for pixels alone.  A list has one
-        for each order.
+        `ResolvingPower` (``free=True`` fits it, ``free_shape=True`` its departure from a Gaussian), `GaussianLSF`,
+        `MeasuredLSF` or `BandedLSF`; None for pixels alone.  A list has one for each order.
     radial_velocity : Quantity, optional
         Where to start; None: from a cross-correlation.  Positive when receding.
     vsini : Quantity, optional
@@ -391,11 +391,14 @@ def _lsfs(lsf, orders):
         raise ValueError(explain("lsf", f"hold one for each of the {len(orders)} orders", len(lsf),
                                  "give them in the same sequence, or one for all"))  # fmt: skip
     each = [as_lsf(item, f"lsf[{k}]") for k, item in enumerate(lsf)]
-    settings = ("free", "degree", "per_order")
-    kinds = {(type(item) is BandedLSF, item is None, *(getattr(item, name, 0) for name in settings)) for item in each}
+    settings = ("free", "degree", "per_order", "free_shape")
+    kinds = {(type(item) in (BandedLSF, MeasuredLSF) and type(item), item is None,
+              (item.h3, item.h4) if getattr(item, "free_shape", False) else 0,  # a fit starts from one shape
+              *(getattr(item, name, 0) for name in settings)) for item in each}  # fmt: skip
     if len(kinds) > 1:
         raise ValueError(explain("lsf", "be of one kind in all orders, and free in all or in none", "several",
-                                 "give resolving powers or matrices throughout"))  # fmt: skip
+                                 "give resolving powers, measured profiles or matrices throughout, and the h3 and h4 "
+                                 "that a free_shape starts from once"))  # fmt: skip
     return each
 
 

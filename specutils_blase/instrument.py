@@ -13,13 +13,23 @@ from astropy import units as u
 
 from specutils_blase.errors import explain
 
-__all__ = ["BandedLSF", "GaussianLSF", "ResolvingPower", "as_lsf"]
+__all__ = ["BandedLSF", "GaussianLSF", "MeasuredLSF", "ResolvingPower", "as_lsf", "line_shapes"]
+
+# Largest h3 and h4, as a fit has it (`solvers.observed`), and how far a measured profile may reach [km/s].
+LARGEST_HERMITE, FARTHEST = 0.3, 20_000.0
+KMS = u.km / u.s
 
 
 @dataclass(frozen=True)
 class ResolvingPower:
     """
-    Gaussian LSF of resolving power R = wavelength / FWHM.
+    LSF of resolving power R = wavelength / FWHM: Gaussian, or disturbed by Gauss-Hermite terms.
+
+    With these it is a Gaussian of the resolving power R times 1 + h3 H3(w) + h4 H4(w), where w is the offset in units
+    of its standard deviation, with the polynomials of van der Marel & Franx (1993, ApJ 407, 525, eq. 9). Positive h3
+    is a tail to longer wavelengths (and below zero far out on the other side), positive h4 a sharper peak with broader
+    wings. The whole is divided by its integral, 1 + 0.612 h4. Velocities are those of the Gaussian: the mean of the LSF
+    lies at 1.73 h3 / (1 + 0.612 h4) standard deviations from it, and its FWHM is not quite wavelength / R.
 
     Parameters
     ----------
@@ -33,24 +43,39 @@ class ResolvingPower:
         number.
     per_order : bool
         Whether every order has a factor of its own instead.
+    h3, h4 : float
+        Coefficients of the Gauss-Hermite terms, from -0.3 to 0.3.
+    free_shape : bool
+        Whether a fit changes h3 and h4, the same in all orders, whatever becomes of R.
     """
 
     R: float | Callable
     free: bool = False
     degree: int = 0
     per_order: bool = False
+    h3: float = 0.0
+    h4: float = 0.0
+    free_shape: bool = False
 
     def __post_init__(self):
         if not callable(self.R):
             object.__setattr__(self, "R", _positive_number(self.R, "R"))
         _check_flag(self.free)
         _check_flag(self.per_order, "per_order")
+        _check_flag(self.free_shape, "free_shape")
+        for name in ("h3", "h4"):
+            object.__setattr__(self, name, _hermite(getattr(self, name), name))
         if isinstance(self.degree, bool) or not (isinstance(self.degree, int | np.integer) and self.degree >= 0):
             raise ValueError(explain("degree", "be a whole number, not negative", repr(self.degree), "use 0 or 1"))
         if (self.degree or self.per_order) and not self.free:
             raise ValueError(explain("free", "be True for a degree or a factor per order", "False", "write free=True"))
         if self.degree and self.per_order:
             raise ValueError(explain("degree", "be 0 with per_order=True", self.degree, "choose one of the two"))
+
+    @property
+    def is_gaussian(self):
+        """Whether there are no Gauss-Hermite terms, and none are fitted."""
+        return not (self.h3 or self.h4 or self.free_shape)
 
     def resolving_power(self, wave):
         """
@@ -117,6 +142,90 @@ class GaussianLSF:
         if self.fwhm.unit.is_equivalent(u.AA):
             return wave / self.fwhm.to_value(u.AA)
         return np.full(wave.shape, (constants.c / self.fwhm).to_value(u.one))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredLSF:
+    """
+    LSF given by samples, of the lines of a lamp for instance: the same in velocity at all wavelengths.
+
+    It is linear between the samples, zero outside them and divided by its integral. Its mean is not moved to zero: a
+    profile whose mean is 1 km/s makes all wavelengths longer by that. The integrals over the pixels are exact.
+
+    Parameters
+    ----------
+    velocity : Quantity, shape (n,)
+        Increasing; positive where light is found at longer wavelengths than it has.
+    profile : array, shape (n,)
+        In any unit. Noise may make some of it negative.
+    """
+
+    velocity: u.Quantity
+    profile: np.ndarray
+
+    def __post_init__(self):
+        if not isinstance(self.velocity, u.Quantity):
+            raise TypeError(explain("velocity", "be a Quantity, a speed", type(self.velocity).__name__,
+                                    "write e.g. np.linspace(-9, 9, 37) * u.km / u.s"))  # fmt: skip
+        if not self.velocity.unit.is_equivalent(KMS):
+            raise u.UnitsError(explain("velocity", "be a speed", f"the unit {str(self.velocity.unit)!r}",
+                                       "divide offsets in wavelength by it, and multiply by c"))  # fmt: skip
+        velocity = np.array(self.velocity.to_value(KMS), dtype=np.float64)
+        if velocity.ndim != 1 or velocity.size < 2:
+            raise ValueError(explain("velocity", "have the shape (n,), n at least 2", velocity.shape,
+                                     "for a profile of each order give a list of LSFs"))  # fmt: skip
+        if not (np.diff(velocity) > 0).all():  # nor if any is not finite
+            raise ValueError(explain("velocity", "increase from each sample to the next", "others",
+                                     "sort it, with the profile, and drop what is repeated or not finite"))  # fmt: skip
+        if np.abs(velocity).max() > FARTHEST:
+            raise ValueError(explain("velocity", f"be within {FARTHEST:g} km / s of zero", self.velocity,
+                                     "check its unit"))  # fmt: skip
+        profile = np.array(getattr(self.profile, "value", self.profile))
+        if profile.dtype.kind not in "iuf":
+            raise TypeError(explain("profile", "be an array of numbers", type(self.profile).__name__,
+                                    "give its value at each velocity"))  # fmt: skip
+        profile = profile.astype(np.float64)
+        if profile.shape != velocity.shape or not np.isfinite(profile).all():
+            got = f"shape {profile.shape}" if profile.shape != velocity.shape else "other values"
+            raise ValueError(explain("profile", f"have a finite value for each velocity, shape {velocity.shape}", got,
+                                     "give both from the same samples"))  # fmt: skip
+        area = np.trapezoid(profile, velocity)
+        if not area > 0:
+            raise ValueError(explain("profile", "have a positive integral", f"{area:.3g} km / s times its unit",
+                                     "subtract the right background, and turn absorption upside down"))  # fmt: skip
+        profile /= area
+        for name, array in (("velocity", velocity * KMS), ("profile", profile)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    def resolving_power(self, wave):
+        """
+        Resolving power at each wavelength: the speed of light over the full width at half of the highest sample.
+
+        Parameters
+        ----------
+        wave : ndarray, shape (n_pix,) [Angstrom]
+            Vacuum wavelength.
+
+        Returns
+        -------
+        ndarray, shape (n_pix,)
+            Dimensionless.
+        """
+        velocity, profile = self.velocity.value, self.profile
+        half = 0.5 * profile.max()
+        first, last = np.flatnonzero(profile >= half)[[0, -1]]
+        lower = _crossing(velocity, profile, half, first, first - 1)
+        upper = _crossing(velocity, profile, half, last, last + 1)
+        return np.full(np.shape(wave), constants.c.to_value(KMS) / (upper - lower))
+
+
+def _crossing(velocity, profile, level, inside, outside):
+    """Where the profile falls to a level between two samples; the inner one itself where there is no other."""
+    if not 0 <= outside < len(profile):
+        return velocity[inside]
+    share = (profile[inside] - level) / (profile[inside] - profile[outside])
+    return velocity[inside] + share * (velocity[outside] - velocity[inside])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,10 +330,10 @@ def as_lsf(lsf, name="lsf"):
 
     Returns
     -------
-    ResolvingPower, GaussianLSF, BandedLSF, or None
+    ResolvingPower, GaussianLSF, MeasuredLSF, BandedLSF, or None
         None means no LSF: the spectrum is only integrated over the pixels.
     """
-    if lsf is None or isinstance(lsf, ResolvingPower | GaussianLSF | BandedLSF):
+    if lsf is None or isinstance(lsf, ResolvingPower | GaussianLSF | MeasuredLSF | BandedLSF):
         return lsf
     if isinstance(lsf, type):
         raise TypeError(explain(name, "be an LSF, not its class", lsf.__name__, "call the class with its arguments"))
@@ -235,6 +344,39 @@ def as_lsf(lsf, name="lsf"):
     if np.ndim(lsf) == 2 and not isinstance(lsf, u.Quantity):
         return BandedLSF(lsf)
     return ResolvingPower(_positive_number(lsf, name))
+
+
+def line_shapes(lsfs, part):
+    """
+    What LSFs are besides Gaussian, as a fit takes it.
+
+    Parameters
+    ----------
+    lsfs : list
+        One for each part, all of one kind.
+    part : ndarray of int, shape (n_pix,)
+
+    Returns
+    -------
+    dict
+        ``hermite`` (n_pix, 2), ``free_hermite`` and ``profiles`` of `solvers.scene.Scene`.
+    """
+    if isinstance(lsfs[0], MeasuredLSF):
+        return {"profiles": tuple((lsf.velocity.value, lsf.profile) for lsf in lsfs)}
+    if all(getattr(lsf, "is_gaussian", True) for lsf in lsfs):
+        return {}
+    hermite = np.array([(getattr(lsf, "h3", 0.0), getattr(lsf, "h4", 0.0)) for lsf in lsfs])
+    return {"hermite": hermite[part], "free_hermite": bool(getattr(lsfs[0], "free_shape", False))}
+
+
+def _hermite(value, name):
+    """``value`` as a float if it is one number that leaves the LSF close to a Gaussian."""
+    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "iuf":
+        raise TypeError(explain(name, "be one number", repr(value), "0 is a Gaussian"))
+    if not abs(float(value)) <= LARGEST_HERMITE:
+        raise ValueError(explain(name, f"lie between -{LARGEST_HERMITE} and {LARGEST_HERMITE}", value,
+                                 "give a profile further from a Gaussian as MeasuredLSF"))  # fmt: skip
+    return float(value)
 
 
 def _evaluate(function, wave):

@@ -10,7 +10,7 @@ from astropy.table import QTable
 from specutils_blase.errors import BlaseWarning, CoverageError, explain
 from specutils_blase.functional.compiled import half_width
 from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
-from specutils_blase.instrument import BandedLSF
+from specutils_blase.instrument import BandedLSF, line_shapes
 from specutils_blase.orders import Orders, listed
 from specutils_blase.solvers.lines import AbsolutePenalty, LineLayout, Lines, QuadraticPenalty, continuum_columns
 from specutils_blase.solvers.observed import ObservedLines
@@ -113,7 +113,7 @@ class Setup:
         n_shared = 2 * (template is not None) + len(tellurics)
         lsfs = [lsf[k] for k in numbers] if isinstance(lsf, list) else [lsf] * len(numbers)
         lsf = lsfs[0]  # what may be free is the same for all
-        n_powers = bool(getattr(lsf, "free", False)) * (1 + getattr(lsf, "degree", 0))
+        n_powers = getattr(lsf, "free", False) * (1 + getattr(lsf, "degree", 0)) + 2 * getattr(lsf, "free_shape", False)
         n_own = n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
         fewest = min(i.size for i in inside)
         check_degree(continuum_degree, fewest, n_own + (n_shared if orders.is_single else 0))
@@ -143,8 +143,8 @@ class Setup:
                                      "they belong to the wavelengths of their pixels"))  # fmt: skip
         power = None if lsf is None or banded else checked_power(lsfs, joint["part"], edges)
         step = grid_step(power, template)
-        margin = MARGIN + (0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min())
-        reach = margin / SPEED_OF_LIGHT
+        shapes = line_shapes(lsfs, joint["part"])
+        reach = (MARGIN + farthest(power, shapes)) / SPEED_OF_LIGHT
         grid = uniform_grid(edges.min() * (1.0 - reach), edges.max() * (1.0 + reach), step)
         matrix = None
         if banded:
@@ -153,7 +153,7 @@ class Setup:
         free, own_power = bool(getattr(lsf, "free", False)), bool(getattr(lsf, "per_order", False))
         span = (edges.min(), edges.max())
         scene = Scene(
-            grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, n_parts=len(parts),
+            grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, **shapes, n_parts=len(parts),
             power_basis=continuum_columns(edges.mean(axis=1), getattr(lsf, "degree", 0), domain=span),
             own_power=own_power, veil_basis=None if veiling is None else continuum_columns(grid, veiling),
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
@@ -251,8 +251,9 @@ class Setup:
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
         veil = np.zeros(scene.veil_basis.shape[1])
         veil[:1] = np.log(FIRST_VEILING)
+        hermite = scene.hermite[0] if scene.free_hermite else None
         start = Globals(velocity, rotation, np.zeros(scene.power_basis.shape[1]), np.zeros(scene.n_species),
-                        np.zeros(0), np.zeros(scene.n_parts), shift, veil)  # fmt: skip
+                        np.zeros(0), np.zeros(scene.n_parts), shift, veil, hermite)  # fmt: skip
         continuum = self.first_continuum(scene, lines, start)
         if self.splines is not None:
             level = np.einsum("pm,pm->p", scene.basis, continuum[scene.part])
@@ -451,6 +452,12 @@ def checked_power(lsfs, part, edges):
                                  f"{LARGEST_POWER:.0f}", f"{power.min():.6g} to {power.max():.6g}",
                                  "correct it, or use lsf=None for the pixels alone"))  # fmt: skip
     return power
+
+
+def farthest(power, shapes):
+    """How far the line spread functions reach [km/s]."""
+    ends = [np.abs(velocity).max() for velocity, _ in shapes.get("profiles", ())]
+    return max(0.0 if power is None else 3.0 * SPEED_OF_LIGHT / power.min(), *ends, 0.0)
 
 
 def noise_level(flux):

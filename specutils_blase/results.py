@@ -10,7 +10,13 @@ from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.jitter import SMALLEST, jitter_errors
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
-from specutils_blase.solvers.observed import LARGEST_VEIL, LARGEST_VSINI, SMALLEST_VEIL, SMALLEST_VSINI
+from specutils_blase.solvers.observed import (
+    LARGEST_HERMITE,
+    LARGEST_VEIL,
+    LARGEST_VSINI,
+    SMALLEST_VEIL,
+    SMALLEST_VSINI,
+)
 from specutils_blase.solvers.scene import STAR, added_velocities
 from specutils_blase.solvers.smooth import effective_continuum
 
@@ -112,6 +118,8 @@ class Result:
                 rows.append(("resolving_power", power, error, "", not problem.free_scale))
             for k, value in enumerate(np.atleast_1d(glob.log_scale)[1:], 1):
                 rows.append((f"resolving_power_{k}", value, named[f"resolving_power_{k}"], "", False))
+        hermite = self.hermite()
+        rows.extend((name, value, named.get(name, 0.0), "", not scene.free_hermite) for name, value in hermite.items())
         for k, (value, error) in enumerate(zip(glob.column, std_columns, strict=True)):
             name = "telluric_scale" if scene.n_species == 1 else f"telluric_scale_{k}"
             rows.append((name, np.exp(value), np.exp(value) * error, "", False))
@@ -128,7 +136,17 @@ class Result:
             inside = SMALLEST_VEIL < glob.veil[0] < LARGEST_VEIL
             table.meta["at_bound"] += [] if inside else ["veiling"]
             table.meta["veiling_correlation"] = self.veiling_correlation()
+        if scene.free_hermite:
+            table.meta["at_bound"] += [name for name, value in hermite.items() if abs(value) >= LARGEST_HERMITE]
         return table
+
+    def hermite(self):
+        """h3 and h4 of the line spread function, where they are given the mean of the orders; none for a Gaussian."""
+        scene, glob = self.problem.scene, self.state.globals
+        if scene.hermite is None:
+            return {}
+        values = glob.hermite if scene.free_hermite else scene.hermite.mean(axis=0)
+        return dict(zip(("h3", "h4"), values, strict=True))
 
     def veiling_correlation(self):
         """The multiple correlation of the veiling with all free parameters of the lines.

@@ -200,6 +200,8 @@ def simulate_order(
     vsini=3 * u.km / u.s,
     limb_darkening=0.6,
     resolving_power=55_000.0,
+    h3=0.0,
+    h4=0.0,
     telluric_scale=1.0,
     lower=10537 * u.AA,
     upper=10663 * u.AA,
@@ -229,6 +231,8 @@ def simulate_order(
         Linear coefficient.
     resolving_power : float
         Wavelength over FWHM of the Gaussian line spread function, the same everywhere.
+    h3, h4 : float
+        Its Gauss-Hermite terms, see `specutils_blase.ResolvingPower`.
     telluric_scale : float
         Factor on the optical depth of `telluric`.
     lower, upper : Quantity
@@ -251,7 +255,8 @@ def simulate_order(
     """
     velocity, rotation = radial_velocity.to_value(u.km / u.s), vsini.to_value(u.km / u.s)
     edges = _pixel_edges(lower.to_value(u.AA), upper.to_value(u.AA), n_pix)
-    pixels = _pixel_means(edges, star, telluric, velocity, rotation, limb_darkening, resolving_power, telluric_scale)
+    spread = resolving_power, h3, h4
+    pixels = _pixel_means(edges, star, telluric, velocity, rotation, limb_darkening, spread, telluric_scale)
     middle = 0.5 * (edges[:-1] + edges[1:])
     shape = np.polynomial.legendre.legval(2.0 * (middle - edges[0]) / (edges[-1] - edges[0]) - 1.0, continuum)
     electrons = snr**2 * shape * pixels
@@ -263,6 +268,8 @@ def simulate_order(
         "vsini": rotation,
         "limb_darkening": limb_darkening,
         "resolving_power": resolving_power,
+        "h3": h3,
+        "h4": h4,
         "telluric_scale": telluric_scale,
         "continuum": tuple(snr**2 * np.asarray(continuum, dtype=float)),
         "snr": snr,
@@ -346,9 +353,9 @@ def _pixel_edges(lower, upper, n_pix):
     return lower + (upper - lower) * (t + t**2 / 6.0) / (1.0 + 1.0 / 6.0)
 
 
-def _pixel_means(edges, star, telluric, velocity, vsini, limb_darkening, resolving_power, telluric_scale):
+def _pixel_means(edges, star, telluric, velocity, vsini, limb_darkening, spread, telluric_scale):
     """Star and sky as the detector sees them, without continuum, shape (n_pix,)."""
-    sigma = _C / (resolving_power * _FWHM_PER_SIGMA)
+    sigma = _C / (spread[0] * _FWHM_PER_SIGMA)
     # Beyond the order by more than any kernel reaches; the Fourier transforms wrap around inside this margin.
     margin = vsini + 10.0 * sigma + 50.0
     first, last = np.log(edges[0]) - margin / _C, np.log(edges[-1]) + margin / _C
@@ -362,7 +369,7 @@ def _pixel_means(edges, star, telluric, velocity, vsini, limb_darkening, resolvi
         flux = _filtered(flux, _rotation_transform(frequency, vsini, limb_darkening))
     if telluric is not None:
         flux = flux * _transmission(telluric, np.exp(grid)) ** telluric_scale
-    flux = _filtered(flux, np.exp(-0.5 * (frequency * sigma) ** 2))
+    flux = _filtered(flux, _hermite_transform(frequency * sigma, *spread[1:]))
     return _means_between(edges, grid, flux)
 
 
@@ -385,6 +392,17 @@ def _rotation_transform(frequency, vsini, limb_darkening):
     darkened = 2.0 * np.pi * spherical_jn(1, phase) / phase
     mixed = (1.0 - limb_darkening) * uniform + limb_darkening * darkened
     return mixed / (np.pi * (1.0 - limb_darkening / 3.0))
+
+
+def _hermite_transform(phase, h3, h4):
+    """
+    Fourier transform of a Gauss-Hermite profile of sigma 1, 1 at zero.
+
+    A Gaussian times a Hermite polynomial is its own transform but for a power of -i.
+    """
+    third = (2.0 * phase**3 - 3.0 * phase) / np.sqrt(3.0)
+    fourth = (4.0 * phase**4 - 12.0 * phase**2 + 3.0) / np.sqrt(24.0)
+    return np.exp(-0.5 * phase**2) * (1.0 + 1j * h3 * third + h4 * fourth) / (1.0 + h4 * np.sqrt(6.0) / 4.0)
 
 
 def _filtered(flux, transform):

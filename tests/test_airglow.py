@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.special import erf
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
-from specutils_blase import BlaseWarning, GaussianLSF, ResolvingPower, fit_airglow, subtract_sky
+from specutils_blase import BlaseWarning, GaussianLSF, MeasuredLSF, ResolvingPower, fit_airglow, subtract_sky
 from specutils_blase.io import read_airglow, read_hpf
 from specutils_blase.solvers.emission import EmissionLines
 
@@ -178,6 +178,10 @@ class TestFit:
             ({"wavelength_degree": 2}, ValueError, "wavelength_degree must be 0 or 1, got 2"),
             ({"continuum_degree": -1}, ValueError, "continuum_degree must be a whole number, not negative, got -1"),
             ({"lsf": None}, TypeError, "lsf must be a resolving power or a width"),
+            ({"lsf": MeasuredLSF([-9, 0, 9] * u.km / u.s, [0, 1, 0])}, TypeError,
+             "lsf must be a resolving power or a width, got MeasuredLSF"),
+            ({"lsf": ResolvingPower(50_000, h3=0.1)}, ValueError, "lsf must be Gaussian for lines of the sky"),
+            ({"lsf": ResolvingPower(50_000, free_shape=True)}, ValueError, "lsf must be Gaussian for lines of the sky"),
             ({"observed": 3}, TypeError, "observed must be a Spectrum"),
         ],
     )

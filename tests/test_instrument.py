@@ -6,7 +6,7 @@ import scipy.sparse
 from astropy import units as u
 from astropy.io import fits
 
-from specutils_blase.instrument import BandedLSF, GaussianLSF, ResolvingPower, as_lsf
+from specutils_blase.instrument import BandedLSF, GaussianLSF, MeasuredLSF, ResolvingPower, as_lsf, line_shapes
 
 WAVE = np.array([5000.0, 8000.0, 12_500.0])
 SPEED_OF_LIGHT = 299_792.458  # km/s
@@ -85,6 +85,51 @@ def test_width_in_wavelength(fwhm):
 @pytest.mark.parametrize("fwhm", [5 * u.km / u.s, 5000 * u.m / u.s])
 def test_width_in_velocity(fwhm):
     np.testing.assert_allclose(GaussianLSF(fwhm).resolving_power(WAVE), [SPEED_OF_LIGHT / 5] * 3, rtol=1e-14)
+
+
+# -------------------------------------------------------------------------------------------------- other profiles
+
+
+def test_gauss_hermite_terms():
+    lsf = ResolvingPower(50_000, h3=np.float32(0.25), h4=-0.3)
+    assert type(lsf.h3) is float and (lsf.h3, lsf.h4) == (0.25, -0.3)
+    assert not lsf.is_gaussian and not ResolvingPower(50_000, free_shape=True).is_gaussian
+    assert ResolvingPower(50_000, free=True, degree=1).is_gaussian
+
+
+def test_measured_profile_is_a_copy_with_the_integral_one():
+    velocity, profile = np.array([-4000.0, -1000.0, 0.0, 1000.0, 5000.0]), np.array([0, 3, 8, 4, -1], dtype=">i2")
+    lsf = MeasuredLSF(velocity * u.m / u.s, profile * u.adu)
+    assert np.trapezoid(lsf.profile, lsf.velocity.to_value(u.km / u.s)) == pytest.approx(1.0, rel=1e-14)
+    np.testing.assert_allclose(lsf.velocity.to_value(u.km / u.s), velocity / 1000, rtol=1e-14)
+    np.testing.assert_allclose(lsf.profile / lsf.profile[2], profile / 8, rtol=1e-14)
+    assert not np.shares_memory(lsf.profile, profile)
+    with pytest.raises(ValueError, match="read-only"):
+        lsf.profile[0] = 1.0
+    assert as_lsf(lsf) is lsf
+
+
+@pytest.mark.parametrize(
+    ("velocity", "profile", "width"),
+    [
+        ([-3, 0, 3], [0, 1, 0], 3.0),
+        ([-3, 0, 3], [0, 1, 1], 4.5),
+        ([0, 4], [1, 1], 4.0),
+        ([0, 1, 2, 3, 4, 6], [0, 1, 0.4, 0.9, 0.1, 0.1], 3.5 - 0.5),  # between the outermost halves
+    ],
+)
+def test_resolving_power_of_a_measured_profile(velocity, profile, width):
+    found = MeasuredLSF(velocity * u.km / u.s, profile).resolving_power(WAVE)
+    np.testing.assert_allclose(found, np.full(3, SPEED_OF_LIGHT / width), rtol=1e-12)
+
+
+def test_shapes_of_gaussians_are_none():
+    part = np.array([0, 1, 1])
+    assert line_shapes([ResolvingPower(5e4), GaussianLSF(1 * u.AA)], part) == {}
+    assert line_shapes([None, None], part) == {}
+    shapes = line_shapes([ResolvingPower(5e4), ResolvingPower(5e4, h4=0.1)], part)
+    np.testing.assert_array_equal(shapes["hermite"], [[0, 0], [0, 0.1], [0, 0.1]])
+    assert shapes["free_hermite"] is False
 
 
 # ------------------------------------------------------------------------------------------------- resolution matrix
@@ -248,6 +293,42 @@ def test_width_is_checked(fwhm, error, text):
 def test_free_is_a_flag(make):
     with pytest.raises(TypeError, match="free must be True or False"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "text"),
+    [
+        ({"h3": 0.31}, ValueError, "h3 must lie between -0.3 and 0.3, got 0.31; .*MeasuredLSF"),
+        ({"h4": np.nan}, ValueError, "h4 must lie between -0.3 and 0.3, got nan"),
+        ({"h3": [0.1, 0.1]}, TypeError, "h3 must be one number"),
+        ({"h4": True}, TypeError, "h4 must be one number, got True"),
+        ({"free_shape": 1}, TypeError, "free_shape must be True or False"),
+    ],
+)
+def test_gauss_hermite_terms_are_checked(shape, error, text):
+    with pytest.raises(error, match=text):
+        ResolvingPower(50_000, **shape)
+
+
+@pytest.mark.parametrize(
+    ("velocity", "profile", "error", "text"),
+    [
+        ([-1, 0, 1], [0, 1, 0], TypeError, "velocity must be a Quantity, a speed, got list"),
+        ([-1, 0, 1] * u.AA, [0, 1, 0], u.UnitsError, "velocity must be a speed, got the unit 'Angstrom'"),
+        ([[-1, 0, 1]] * u.km / u.s, [[0, 1, 0]], ValueError, r"velocity must have the shape \(n,\).*got \(1, 3\)"),
+        ([0] * u.km / u.s, [1], ValueError, r"velocity must have the shape \(n,\), n at least 2, got \(1,\)"),
+        ([-1, 1, 0] * u.km / u.s, [0, 1, 0], ValueError, "velocity must increase from each sample to the next"),
+        ([-1, 0, np.nan] * u.km / u.s, [0, 1, 0], ValueError, "velocity must increase"),
+        ([-1, 0, 1e5] * u.km / u.s, [0, 1, 0], ValueError, "velocity must be within 20000 km / s of zero"),
+        ([-1, 0, 1] * u.km / u.s, [0, 1], ValueError, r"profile must have a finite value .*\(3,\), got shape \(2,\)"),
+        ([-1, 0, 1] * u.km / u.s, [0, 1, np.inf], ValueError, "profile must have a finite value .* got other values"),
+        ([-1, 0, 1] * u.km / u.s, [0, -1, 0], ValueError, "profile must have a positive integral, got -1 km / s"),
+        ([-1, 0, 1] * u.km / u.s, "010", TypeError, "profile must be an array of numbers, got str"),
+    ],
+)
+def test_measured_profile_is_checked(velocity, profile, error, text):
+    with pytest.raises(error, match=text):
+        MeasuredLSF(velocity, profile)
 
 
 @pytest.mark.parametrize(

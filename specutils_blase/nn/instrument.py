@@ -125,7 +125,13 @@ def _resolving_power(value: Tensor | float | None, edges: Tensor) -> Tensor | No
     """Resolving power of every pixel, shape (n_pix,), or None."""
     if value is None:
         return None
-    values = torch.as_tensor(value, dtype=torch.float64, device=edges.device)
+    try:
+        values = torch.as_tensor(value, dtype=torch.float64, device=edges.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "resolving_power must be a number or a Tensor, that of a Gaussian line spread function, got "
+            f"{type(value).__name__}; take its numbers, and fit other profiles with fit_spectrum"
+        ) from error
     if values.ndim > 1 or (values.ndim == 1 and len(values) != len(edges)):
         raise ValueError(
             f"resolving_power must be a number or have shape ({len(edges)},), one per pixel, got {tuple(values.shape)}"

@@ -51,6 +51,9 @@ SMALLEST_VEIL, LARGEST_VEIL = np.log(1e-4), np.log(1e2)
 SMALLEST_VSINI = 0.05
 # Largest vsini [km/s]: beyond the speed at which any star breaks up.
 LARGEST_VSINI = 1000.0
+# Largest h3 and h4, and the longest step of one iteration: beyond them the line spread function is far from the
+# Gaussian that they disturb.  `instrument` has the same limit.
+LARGEST_HERMITE, MAX_HERMITE_STEP = 0.3, 0.1
 
 
 class ObservedLines:
@@ -81,6 +84,7 @@ class ObservedLines:
         powers = ["resolving_power", *(f"resolving_power_{k}" for k in range(1, scene.power_basis.shape[1]))]
         self.veils = [f"veiling_{k}" if k else "veiling" for k in range(scene.veil_basis.shape[1])]
         self.names = (["radial_velocity", "vsini"] if scene.has_star else []) + powers * free_scale + self.veils
+        self.names += ["h3", "h4"] * scene.free_hermite
         n_lines, q = layout.shape
         n_local = n_lines if q else 0
         self.shape = (n_local, q, len(self.names) + scene.n_species + scene.n_parts * scene.n_own)
@@ -125,6 +129,7 @@ class ObservedLines:
         named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2}
         powers = np.atleast_1d(glob.log_scale) if self.free_scale else []
         veil = glob.veil if self.veils else []
+        hermite = glob.hermite if scene.free_hermite else []
         n = scene.n_parts
         own = [glob.continuum.reshape(n, -1)]
         if scene.own_power:
@@ -132,7 +137,7 @@ class ObservedLines:
         if scene.shift_basis.shape[1]:
             own.append(np.zeros((n, scene.shift_basis.shape[1])) if glob.shift is None else glob.shift)
         return np.concatenate([local.ravel(), [named[name] for name in self.names if name in named], powers, veil,
-                               glob.column, np.concatenate(own, axis=1).ravel()])  # fmt: skip
+                               hermite, glob.column, np.concatenate(own, axis=1).ravel()])  # fmt: skip
 
     def split(self, theta):
         """(lines' theta (n_lines, q), global part)."""
@@ -152,6 +157,7 @@ class ObservedLines:
             np.array(powers) if powers else self.first.log_scale, column, own[:, :m],
             own[:, m] if scene.own_power else None, own[:, m + scene.own_power :],
             np.array([named[name] for name in self.veils]),
+            np.array([named["h3"], named["h4"]]) if scene.free_hermite else None,
         )  # fmt: skip
 
     def lines(self, theta):
@@ -306,6 +312,8 @@ class ObservedLines:
         if self.veils:
             by_veil = (1.0 - state.bare) * (1.0 - state.dilution) * state.dilution * state.telluric
             columns.extend(level * (response @ (by_veil * row)) for row in scene.veil_basis.T)
+        if scene.free_hermite:
+            columns.extend(level * (slope @ flux) for slope in scene.hermite_slopes(glob))
         columns.extend(level * (response @ (-depth * flux)) for depth in state.depths)
         own = [scene.basis.T * (state.pixels * scene.weight)]
         if scene.own_power:
@@ -380,6 +388,9 @@ class ObservedLines:
         if self.veils:
             i = self.names.index("veiling")
             at_limit[i] = (values[i] <= SMALLEST_VEIL and step[i] > 0) or (values[i] >= LARGEST_VEIL and step[i] < 0)
+        for i, name in enumerate(self.names):
+            if name in ("h3", "h4"):
+                at_limit[i] = abs(values[i]) >= LARGEST_HERMITE and values[i] * step[i] < 0
         blocked = self.layout.blocked(local, step_local).ravel() if self.shape[0] else np.zeros(0, dtype=bool)
         return np.concatenate([blocked, at_limit])
 
@@ -389,7 +400,8 @@ class ObservedLines:
         step_local, change = self.split(step)
         change = change.copy()
         for i, name in enumerate(self.names):
-            limit = {"radial_velocity": MAX_VELOCITY_STEP, "vsini": 0.75 * values[i] + 2.0}.get(name, MAX_LOG_STEP)
+            limit = {"radial_velocity": MAX_VELOCITY_STEP, "vsini": 0.75 * values[i] + 2.0, "h3": MAX_HERMITE_STEP,
+                     "h4": MAX_HERMITE_STEP}.get(name, MAX_LOG_STEP)  # fmt: skip
             change[i] = np.clip(change[i], -limit, limit)
         n, m = len(self.names) + self.scene.n_species, self.scene.basis.shape[1]
         change[len(self.names) : n] = np.clip(change[len(self.names) : n], -MAX_LOG_STEP, MAX_LOG_STEP)
@@ -405,6 +417,9 @@ class ObservedLines:
         if self.veils:
             i = self.names.index("veiling")
             values[i] = np.clip(values[i], SMALLEST_VEIL, LARGEST_VEIL)
+        if self.scene.free_hermite:
+            i = self.names.index("h3")
+            values[i : i + 2] = np.clip(values[i : i + 2], -LARGEST_HERMITE, LARGEST_HERMITE)
         local = self.layout.move(local, step_local) if self.shape[0] else local
         return np.concatenate([local.ravel(), values])
 
@@ -445,7 +460,7 @@ class _State:
         dilution = 1.0 / (1.0 + veil)
         rotated = (bare + veil) * dilution if problem.veils else bare
         telluric = np.exp(-sum(depths[1:], np.zeros(scene.grid.size)))
-        if problem.free_scale or scene.own_power or scene.shift_basis.shape[1]:
+        if problem.free_scale or scene.own_power or scene.shift_basis.shape[1] or scene.free_hermite:
             problem._response = scene.response(glob)
         pixels = problem._response @ (rotated * telluric)
         continuum = np.einsum("pm,pm->p", scene.basis, glob.continuum[scene.part])

@@ -1,6 +1,6 @@
 """What is observed: pixels, grid and spectrograph, and the operators that lines pass on their way there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ..functional import (
     rotational_broadening,
     velocity_grid,
 )
-from .response import Response, build_response
+from .response import Response, build_response, hermite_slopes, hermite_terms, measured_response, with_hermite
 
 __all__ = ["STAR", "Globals", "Scene", "added_velocities", "convolve", "correlate", "line_depth", "log_derivative",
            "relativistic_factor", "rotation_weights", "uniform_grid"]  # fmt: skip
@@ -64,6 +64,13 @@ class Scene:
     veil_basis : ndarray, shape (n_grid, k), optional
         Terms of the logarithm of the veiling: light r without lines in units of the star's continuum, which makes the
         star (S + r) / (1 + r).  Default none.
+    hermite : ndarray, shape (n_pix, 2), optional
+        h3 and h4 of the line spread function, see `response.hermite_terms`.
+    free_hermite : bool
+        Whether those of `Globals` take their place.
+    profiles : sequence, optional
+        Line spread functions by their samples, one for each part, that replace the Gaussian one of the (equally wide)
+        resolving power: see `response.measured_response`.
     """
 
     grid: np.ndarray
@@ -84,6 +91,10 @@ class Scene:
     shift_basis: np.ndarray | None = None
     own_power: bool = False
     veil_basis: np.ndarray | None = None
+    hermite: np.ndarray | None = None
+    free_hermite: bool = False
+    profiles: tuple | None = None
+    _kept: list = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self):
         n_pix = len(self.edges)
@@ -111,17 +122,37 @@ class Scene:
         """The `Response` for the resolving power and the wavelengths of `Globals`; its ln R changed by `change`."""
         if self.matrix is not None:
             return self.matrix
+        edges, sigma = self._blurred(glob, change)
+        if self.profiles is not None:
+            return measured_response(self.grid, edges, self.part, self.profiles)
+        if self.hermite is None:
+            return build_response(self.grid, edges, sigma)
+        shape = glob.hermite if self.free_hermite else self.hermite
+        return with_hermite(*self._gaussian_and_terms(edges, sigma), shape)
+
+    def hermite_slopes(self, glob):
+        """Derivatives of the `Response` with respect to h3 and h4."""
+        return hermite_slopes(*self._gaussian_and_terms(*self._blurred(glob)), glob.hermite)
+
+    def _gaussian_and_terms(self, edges, sigma):
+        """`build_response` and `hermite_terms`, kept: often h3 and h4 change alone."""
+        if not self._kept or not all(map(np.array_equal, self._kept[0], (edges, sigma))):
+            made = build_response(self.grid, edges, sigma), hermite_terms(self.grid, edges, sigma)
+            self._kept[:] = (edges, sigma), made
+        return self._kept[1]
+
+    def _blurred(self, glob, change=0.0):
+        """Edges of the pixels and sigma of the line spread function [Angstrom], None without."""
         edges = self.edges
         if self.shift_basis.shape[1]:
             velocity = np.einsum("pk,pk->p", self.shift_basis, glob.shift[self.part])
             edges = np.ascontiguousarray(edges * relativistic_factor(velocity)[:, None])
         if self.resolving_power is None:
-            return build_response(self.grid, edges, None)
+            return edges, None
         log_power = self.power_basis @ np.atleast_1d(glob.log_scale) + change
         if self.own_power:
             log_power = log_power + glob.power[self.part]
-        sigma = edges.mean(axis=1) / (self.resolving_power * np.exp(log_power) * FWHM_PER_SIGMA)
-        return build_response(self.grid, edges, sigma)
+        return edges, edges.mean(axis=1) / (self.resolving_power * np.exp(log_power) * FWHM_PER_SIGMA)
 
 
 @dataclass(frozen=True)
@@ -143,6 +174,8 @@ class Globals:
         Coefficients of `Scene.shift_basis`: by so much longer are the wavelengths of the pixels than was said.
     veil : ndarray, shape (k,), optional
         Coefficients of `Scene.veil_basis`.
+    hermite : ndarray, shape (2,), optional
+        h3 and h4 of the line spread function, if they are free.
     """
 
     velocity: float
@@ -153,6 +186,7 @@ class Globals:
     power: np.ndarray | None = None
     shift: np.ndarray | None = None
     veil: np.ndarray | None = None
+    hermite: np.ndarray | None = None
 
 
 def line_depth(grid, lines, form):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.special import erf
 
+from specutils_blase import ResolvingPower
 from specutils_blase.functional import FWHM_PER_SIGMA, SPEED_OF_LIGHT, pixel_edges
 from specutils_blase.nn import Instrument
 
@@ -96,6 +97,11 @@ def test_state_dict_round_trip(resolving_power):
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         Instrument(**{"edges": EDGES, **options})
+
+
+def test_line_spread_functions_of_fits_are_refused():
+    with pytest.raises(TypeError, match="that of a Gaussian line spread function, got ResolvingPower; take its number"):
+        Instrument(EDGES, resolving_power=ResolvingPower(50_000, h3=0.1))
 
 
 def test_resolving_power_too_high_for_the_grid_says_what_to_do():

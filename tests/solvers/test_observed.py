@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from specutils_blase import instrument
 from specutils_blase.instrument import BandedLSF
 from specutils_blase.solvers import observed
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, LineLayout, Lines, QuadraticPenalty
@@ -40,7 +41,7 @@ def uncut(monkeypatch):
 
 
 def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_000.0, free_scale=True, matrix=None,
-                 vsini=6.0, penalty=True, emission=True, orders=False, veil=None):  # fmt: skip
+                 vsini=6.0, penalty=True, emission=True, orders=False, veil=None, hermite=None):  # fmt: skip
     """Four star lines and two of each species, overlapping, one in emission, seen with noise."""
     rng = np.random.default_rng(8)
     seen = rng.uniform(10600.4, 10603.8, 4 * star + 2 * n_species)
@@ -69,6 +70,9 @@ def make_problem(free=ALL, *, form="opacity", n_species=2, star=True, power=50_0
         x = np.linspace(-1, 1, GRID.size)
         scene = replace(scene, veil_basis=np.stack([np.ones(GRID.size), x], axis=1)[:, : len(veil)])
         start = replace(start, veil=np.array(veil))
+    if hermite is not None:
+        scene = replace(scene, hermite=np.zeros((len(scene.edges), 2)), free_hermite=True)
+        start = replace(start, hermite=np.array(hermite))
     prior = None
     if penalty and free:
         shape = (seen.size, len(free))
@@ -115,7 +119,7 @@ def finite_steps(problem):
     """A step for every parameter that is small against what changes the model."""
     n, q, m = problem.shape
     named = {"radial_velocity": 0.02, "vsini": 0.5, "resolving_power": 1e-2, "resolving_power_1": 1e-2, "veiling": 1e-2,
-             "veiling_1": 1e-2}
+             "veiling_1": 1e-2, "h3": 1e-2, "h4": 1e-2}
     glob = [named[name] for name in problem.names]
     scene = problem.scene
     own = [1e-3] * scene.basis.shape[1] + [1e-2] * scene.own_power + [0.02] * scene.shift_basis.shape[1]
@@ -136,6 +140,9 @@ CASES = {
     "orders": {"orders": True},
     "veiling": {"veil": (-1.0,)},
     "veiling of an order": {"veil": (-0.5, 0.3), "orders": True},
+    "profile": {"hermite": (0.1, 0.07)},
+    "profile alone": {"hermite": (-0.12, -0.2), "free_scale": False, "free": (STRENGTH,)},
+    "profile of orders": {"hermite": (0.05, -0.08), "veil": (-1.0,), "orders": True},
     "orders without lines": {"orders": True, "free": ()},
 }
 
@@ -217,6 +224,18 @@ def test_moves_are_limited():
         assert np.all(np.abs(glob.column - 0.2) <= observed.MAX_LOG_STEP + 1e-12)
     small = np.full(theta.size, 1e-3)
     np.testing.assert_allclose(problem.move(theta, small), theta + small)
+
+
+def test_line_spread_function_stays_within_its_limits():
+    problem = make_problem(hermite=(0.3, -0.3))
+    theta, gradient = problem.start(), np.zeros(problem.start().size)
+    i = problem.shape[0] * 4 + problem.names.index("h3")
+    for sign in (1.0, -1.0):
+        gradient[i : i + 2] = sign
+        np.testing.assert_array_equal(problem.blocked(theta, gradient)[i : i + 2], [sign < 0, sign > 0])
+        moved = problem.globals(problem.move(theta, 1e6 * gradient)).hermite
+        np.testing.assert_allclose(moved, [0.3, -0.2] if sign > 0 else [0.2, -0.3])
+    assert observed.LARGEST_HERMITE == instrument.LARGEST_HERMITE
 
 
 def test_vsini_stays_at_its_limit():

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.special import erf
 
 from specutils_blase.functional import pixel_response
 from specutils_blase.instrument import BandedLSF
-from specutils_blase.solvers.response import Response, banded_response, build_response
+from specutils_blase.solvers.response import (
+    Response,
+    banded_response,
+    build_response,
+    hermite_slopes,
+    hermite_terms,
+    measured_response,
+    with_hermite,
+)
 from specutils_blase.solvers.scene import uniform_grid
 
 pytestmark = pytest.mark.usefixtures("every_target")
@@ -41,6 +50,102 @@ def test_response_is_its_dense_matrix(width):
         low, high = ((EDGES[:, k, None] - GRID) / (np.sqrt(2) * sigma[:, None]) for k in (0, 1))
         share = 0.5 * (erf(high) - erf(low)) * (GRID * STEP / C) / np.diff(EDGES, axis=1)
         np.testing.assert_allclose(full, share, atol=1e-9)
+
+
+def gauss_hermite(w, h3, h4):
+    """The profile as van der Marel & Franx (1993) print it, not divided by its integral."""
+    third = (2 * np.sqrt(2) * w**3 - 3 * np.sqrt(2) * w) / np.sqrt(6)
+    fourth = (4 * w**4 - 12 * w**2 + 3) / np.sqrt(24)
+    return np.exp(-0.5 * w**2) / np.sqrt(2 * np.pi) * (1 + h3 * third + h4 * fourth)
+
+
+@pytest.mark.parametrize(("h3", "h4"), [(0.1, 0.0), (0.0, -0.2), (-0.3, 0.3)])
+def test_gauss_hermite_response_is_that_of_quadrature(h3, h4):
+    sigma = np.linspace(0.09, 0.12, N_PIX)
+    shape = np.broadcast_to([h3, h4], (N_PIX, 2))
+    gaussian = build_response(GRID, EDGES, sigma)
+    full = dense(with_hermite(gaussian, hermite_terms(GRID, EDGES, sigma), shape), GRID.size)
+    np.testing.assert_allclose(full.sum(axis=1), 1.0, rtol=1e-7)
+    area = quad(gauss_hermite, -12, 12, (h3, h4), epsabs=1e-13)[0]
+    assert area == pytest.approx(1 + np.sqrt(6) / 4 * h4, abs=1e-12)  # h4 changes it, h3 does not
+    for p in (0, 33, 69):
+        for i in np.flatnonzero(np.abs(GRID - EDGES[p, 0]) < 4 * sigma[p])[::5]:
+            # light of grid point i is found at x: positive h3 is a tail to longer wavelengths
+            ends = (EDGES[p] - GRID[i]) / sigma[p]
+            expected = quad(gauss_hermite, *ends, (h3, h4))[0] / area * GRID[i] * STEP / C / np.diff(EDGES[p])[0]
+            assert full[p, i] == pytest.approx(expected, abs=2e-8), (p, i)
+
+
+def test_positive_h3_is_a_tail_to_longer_wavelengths():
+    sigma = np.full(N_PIX, 0.1)
+    gaussian, terms = build_response(GRID, EDGES, sigma), hermite_terms(GRID, EDGES, sigma)
+    flux = np.exp(-0.5 * ((GRID - 10602.0) / 0.01) ** 2)
+    seen = with_hermite(gaussian, terms, np.array([0.1, 0.0])) @ flux
+    middle = EDGES.mean(axis=1)
+    offset = middle - 10602.0
+    assert (seen * offset**3).sum() > 0
+    # the mean of the profile lies at sqrt(3) h3 / (1 + sqrt(6) / 4 h4) standard deviations
+    assert (seen * offset).sum() / seen.sum() == pytest.approx(np.sqrt(3) * 0.1 * 0.1, abs=2e-4)
+    assert seen[offset > 0.25].sum() > 0 > seen[offset < -0.25].sum()
+
+
+def test_derivatives_by_h3_and_h4():
+    sigma, shape, step = np.full(N_PIX, 0.1), np.array([0.1, -0.2]), 1e-6
+    gaussian, terms = build_response(GRID, EDGES, sigma), hermite_terms(GRID, EDGES, sigma)
+    for k, slope in enumerate(hermite_slopes(gaussian, terms, shape)):
+        change = step * np.eye(2)[k]
+        up, down = (with_hermite(gaussian, terms, shape + s * change).values for s in (1, -1))
+        np.testing.assert_allclose(slope.values, (up - down) / (2 * step), atol=1e-9)
+
+
+def test_measured_response_is_that_of_quadrature():
+    # asymmetric, coarse, with a negative sample, and not zero at its ends; another one for a part of the pixels
+    velocity, profile = np.array([-6.0, -2.5, -1.0, 0.5, 3.0, 7.0]), np.array([0.1, -0.05, 1.0, 1.2, 0.4, 0.2])
+    profile = profile / np.trapezoid(profile, velocity)
+    other = np.array([-3.0, 1.0, 4.0]), np.array([0.0, 2.0 / 7.0, 0.0])
+    part = np.arange(N_PIX) % 2
+    full = dense(measured_response(GRID, EDGES, part, [(velocity, profile), other]), GRID.size)
+    np.testing.assert_allclose(full.sum(axis=1), 1.0, rtol=1e-12)
+    for p in (0, 33, 34, 69):
+        unit = EDGES[p].mean() / C
+        v, density = ((velocity, profile), other)[part[p]]
+        expected = np.zeros(GRID.size)
+        for i in np.flatnonzero(np.abs(GRID - EDGES[p, 0]) < 0.4):
+            ends = (EDGES[p] - GRID[i]) / unit
+            inside = v[(v > ends[0]) & (v < ends[1])]
+            share = quad(np.interp, *ends, (v, density, 0.0, 0.0), points=inside, limit=200)[0]
+            expected[i] = share * GRID[i] * STEP / C / np.diff(EDGES[p])[0]
+        assert expected.sum() == pytest.approx(1.0, abs=2e-3)
+        np.testing.assert_allclose(full[p], expected / expected.sum(), atol=1e-9)
+
+
+def test_measured_gaussian_is_the_gaussian():
+    resolving_power = 50_000.0
+    width = C / resolving_power / 2.3548200450309493
+    velocity = np.linspace(-6.5 * width, 6.5 * width, 8001)
+    profile = np.exp(-0.5 * (velocity / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    response = measured_response(GRID, EDGES, np.zeros(N_PIX, dtype=int), [(velocity, profile)])
+    gaussian = build_response(GRID, EDGES, EDGES.mean(axis=1) * width / C)
+    np.testing.assert_allclose(dense(response, GRID.size), dense(gaussian, GRID.size), atol=1e-7)
+    flux = 1.0 - 0.9 * np.exp(-0.5 * ((GRID - 10602.0) / 0.04) ** 2)
+    np.testing.assert_allclose(response @ flux, gaussian @ flux, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["hermite", "measured"])
+def test_other_profiles_beyond_the_grid_carry_its_end(kind):
+    grid = GRID[394:-394]  # 1.5 km/s beyond the pixels
+    sigma = np.full(N_PIX, 0.1)
+
+    def response(grid):
+        if kind == "hermite":
+            return with_hermite(build_response(grid, EDGES, sigma), hermite_terms(grid, EDGES, sigma), (0.1, 0.1))
+        profile = np.linspace(-9, 9, 19), np.hanning(19) / 9
+        return measured_response(grid, EDGES, np.zeros(N_PIX, dtype=int), [profile])
+
+    assert grid[0] < EDGES[0, 0] < EDGES[-1, 1] < grid[-1]
+    flux = 1 + 0.3 * np.sin(grid * 9)
+    np.testing.assert_allclose(response(grid) @ flux, response(GRID) @ np.pad(flux, 394, mode="edge"), atol=1e-9)
+    np.testing.assert_allclose(response(grid) @ np.ones(grid.size), 1.0, rtol=1e-7)
 
 
 @pytest.mark.parametrize("margin", [100.0, 1.0])  # with the second the response leaves the grid
