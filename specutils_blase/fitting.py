@@ -19,6 +19,7 @@ from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
+from specutils_blase.new_lines import fitted_twice, with_new_lines
 from specutils_blase.orders import read_orders
 from specutils_blase.preparation import Setup, covered, model_lines
 from specutils_blase.priors import checked_prior
@@ -62,6 +63,8 @@ class SpectrumFit:
         that ended at a limit, where the error is none.
     lines : QTable
         Every line of the fit, star and telluric, with ``_err`` columns and ``flags``; see ``lines.meta``.
+    new_lines : QTable
+        The rows of `lines` that were not in the templates, those with ``new``.
     model_spectrum, residual : Spectrum
         The model and data minus model on the observed pixels; NaN outside the fitted range, and in the residual where
         a pixel was ignored.
@@ -71,6 +74,8 @@ class SpectrumFit:
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
     line_covariance : TableCovariance or None
         What `covariance` works with; not in files.
+    exposure : Exposure or None
+        What `find_new_lines` works with; not in files.
     """
 
     observed: Spectrum
@@ -83,11 +88,17 @@ class SpectrumFit:
     components: dict = field(default_factory=dict)
     fit_info: dict = field(default_factory=dict)
     line_covariance: TableCovariance | None = None
+    exposure: object = None
 
     def __repr__(self):
         info = self.fit_info
         return (f"<SpectrumFit: {info.get('status')}, {len(self.lines)} lines, rms {info.get('rms', np.nan):.3%}, "
                 f"chi2/dof {info.get('chi2', np.nan) / max(info.get('dof', 1), 1):.3g}>")  # fmt: skip
+
+    @property
+    def new_lines(self):
+        """See the class."""
+        return self.lines[self.lines["new"]]
 
     def order(self, number):
         """
@@ -180,7 +191,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
                  barycentric_velocity=None, veiling=None, robust=False, on_missing=None,
-                 continuum="polynomial"):  # fmt: skip
+                 continuum="polynomial", new_lines=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -255,6 +266,12 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
         order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
         the number of parameters that it is worth; `continuum_degree` then is that of the start alone.
+    new_lines : None, True or QTable
+        Lines that the templates lack, as `find_new_lines` returns them: added to the templates that cover them, star
+        and "unknown" ones to the star's if there is one, the others to the first telluric.  They are marked by the
+        column ``new`` of ``lines``, and the templates of the fit have them.  The standard deviation of their ln
+        strength is 2 or more before the fit: they start from a measurement, which would count twice as a prior.  True
+        fits twice, the second time with the lines that `find_new_lines` has found in the first fit.
 
     Returns
     -------
@@ -265,6 +282,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     CoverageError
         If a template does not cover the data after the velocity.
     """
+    if new_lines is True:
+        return fitted_twice(fit_spectrum, locals())
     started = time.perf_counter()
     device = resolve_device(device)
     if not isinstance(robust, bool | np.bool_):
@@ -279,7 +298,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
     if rotation is not None and rotation > LARGEST_VSINI:
         raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
-    tellurics = _templates(template, telluric)
+    template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
     motion = _barycentric(orders, barycentric_velocity, tellurics)
     if motion.is_removed:  # on the ground the tellurics are at rest
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))

@@ -26,7 +26,7 @@ from specutils_blase.solvers.scene import (
     uniform_grid,
 )
 from specutils_blase.solvers.smooth import Smoothness, spline_columns
-from specutils_blase.template import LineTemplate
+from specutils_blase.template import LineTemplate, new_rows
 
 __all__ = ["Setup", "covered", "line_priors"]
 
@@ -41,6 +41,8 @@ MARGIN = 60.0
 KNOT, FEWEST_KNOTS, MOST_KNOTS, FIRST_STRENGTH = 64, 8, 64, 400.0
 # Where a free veiling starts.
 FIRST_VEILING = 0.1
+# Standard deviation of ln strength of new lines at least: of 20 % errors it changes 0.5 %.
+NEW_STRENGTH = 2.0
 # An order of which less than this share is covered by the templates is skipped.
 LEAST_COVERED = 0.25
 
@@ -233,7 +235,8 @@ class Setup:
         union = tuple(sorted(set().union(*rows.values()))) if rows else ()
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
-        penalty = line_priors(layout, prior) if union else None
+        new = new_rows([self.template, *self.tellurics], species, self.rows)
+        penalty = line_priors(layout, prior, new) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
@@ -268,6 +271,7 @@ class Setup:
     def updated_template(self, template, table, rows, info):
         """`template` with the lines of `table` in its own rows `rows`, sorted again."""
         model, lines = template.model.copy(), QTable(template.lines, copy=True)
+        lines.keep_columns([name for name in lines.colnames if name != "new"])
         values, errors = {}, {}
         for parameter, column in COLUMNS.items():
             target = getattr(model, parameter)
@@ -460,11 +464,12 @@ def grid_step(power, template):
     return max(min(limits), SMALLEST_STEP)
 
 
-def line_priors(layout, prior):
-    """The penalty on the lines' theta."""
+def line_priors(layout, prior, new):
+    """The penalty on the lines' theta; `new` lines (n_lines,) start from a measurement, which is no prior."""
     width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
-    scales = np.stack([np.full(len(layout.start), prior.strength), *[np.full(len(layout.start), prior.fwhm)] * 2,
-                       width_scale], axis=1)[:, list(layout.free)]  # fmt: skip
+    strength = np.where(new, max(prior.strength, NEW_STRENGTH), prior.strength)
+    fwhm = np.full(len(layout.start), prior.fwhm)
+    scales = np.stack([strength, fwhm, fwhm, width_scale], axis=1)[:, list(layout.free)]
     if prior.quadratic:
         return QuadraticPenalty(layout.pack(), scales**-2.0, prior.tail)
     return AbsolutePenalty(layout.pack(), 1.0 / scales)
