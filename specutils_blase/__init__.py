@@ -12,6 +12,7 @@ _HOME = {
     "find_lines": "lines",
     "clone_spectrum": "cloning",
     "fit_spectrum": "fitting",
+    "find_new_lines": "new_lines",
     "fit_airglow": "airglow",
     "subtract_sky": "airglow",
     "LineTemplate": "template",

@@ -19,8 +19,9 @@ from specutils_blase.hindsight import doubt
 from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
-from specutils_blase.orders import one_of, read_orders
-from specutils_blase.preparation import Setup, covered, model_lines
+from specutils_blase.new_lines import fitted_twice, with_new_lines
+from specutils_blase.orders import covered, one_of, read_orders
+from specutils_blase.preparation import Setup, model_lines
 from specutils_blase.priors import checked_prior
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
@@ -63,6 +64,8 @@ class SpectrumFit:
         that ended at a limit, where the error is none.
     lines : QTable
         Every line of the fit, star and telluric, with ``_err`` columns and ``flags``; see ``lines.meta``.
+    new_lines : QTable
+        The rows of `lines` that were not in the templates, those with ``new``.
     model_spectrum, residual : Spectrum
         The model and data minus model on the observed pixels; NaN outside the fitted range, and in the residual where
         a pixel was ignored.
@@ -72,6 +75,8 @@ class SpectrumFit:
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
     line_covariance : TableCovariance or None
         What `covariance` works with; not in files.
+    exposure : Exposure or None
+        What `find_new_lines` works with; not in files.
     orders : QTable
         How good every order that was fitted is: ``order`` (its number in `observed`), ``wavelength_min`` and
         ``wavelength_max`` (vacuum) of its ``n_pixels`` used pixels, ``rms`` of the residual over the continuum,
@@ -91,6 +96,7 @@ class SpectrumFit:
     components: dict = field(default_factory=dict)
     fit_info: dict = field(default_factory=dict)
     line_covariance: TableCovariance | None = None
+    exposure: object = None
 
     def __repr__(self):
         info = self.fit_info
@@ -101,6 +107,11 @@ class SpectrumFit:
     def orders(self):
         """How good every order that was fitted is, a `QTable`; computed from the residual when it is asked for."""
         return order_table(self)
+
+    @property
+    def new_lines(self):
+        """See the class."""
+        return self.lines[self.lines["new"]]
 
     def order(self, number):
         """
@@ -192,7 +203,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                  continuum_degree=3, free=("strength",), prior=None, weights="unc", window=None, exclude_regions=None,
                  device=None, progress=None, *, wavelength_medium=None, wavelength_degree=None,
                  barycentric_velocity=None, veiling=None, robust=False, on_missing=None,
-                 continuum="polynomial", jitter=False):  # fmt: skip
+                 continuum="polynomial", jitter=False, new_lines=None):  # fmt: skip
     """
     Fit a template to an observed spectrum.
 
@@ -272,6 +283,12 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         uncertainties in quadrature and makes the data most likely: where the signal is better than the templates, it
         gives them and the prior their weight, and the errors become honest.  Pixels for which ``on_missing="telluric"``
         leaves the star out always have one.
+    new_lines : None, True or QTable
+        Lines that the templates lack, as `find_new_lines` returns them: added to the templates that cover them, star
+        and "unknown" ones to the star's if there is one, the others to the first telluric.  They are marked by the
+        column ``new`` of ``lines``, and the templates of the fit have them.  The standard deviation of their ln
+        strength is 2 or more before the fit: they start from a measurement, which would count twice as a prior.  True
+        fits twice, the second time with the lines that `find_new_lines` has found in the first fit.
 
     Returns
     -------
@@ -282,6 +299,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     CoverageError
         If a template does not cover the data after the velocity.
     """
+    if new_lines is True:
+        return fitted_twice(fit_spectrum, locals())
     started = time.perf_counter()
     device = resolve_device(device)
     _check_flags(robust=robust, jitter=jitter)
@@ -295,7 +314,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
     if rotation is not None and rotation > LARGEST_VSINI:
         raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
-    tellurics = _templates(template, telluric)
+    template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
     motion = _barycentric(orders, barycentric_velocity, tellurics)
     if motion.is_removed:  # on the ground the tellurics are at rest
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))

@@ -1,17 +1,16 @@
 """From spectra and templates to the least-squares problem of `fit_spectrum`: grid, starting point, priors."""
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
-from specutils_blase.errors import BlaseWarning, CoverageError, explain
+from specutils_blase.errors import CoverageError, explain
 from specutils_blase.functional.compiled import half_width
 from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from specutils_blase.instrument import BandedLSF, line_shapes
-from specutils_blase.orders import Orders, listed
+from specutils_blase.orders import Orders
 from specutils_blase.solvers.lines import AbsolutePenalty, LineLayout, Lines, QuadraticPenalty, continuum_columns
 from specutils_blase.solvers.observed import ObservedLines
 from specutils_blase.solvers.response import banded_response, joined
@@ -26,9 +25,9 @@ from specutils_blase.solvers.scene import (
     uniform_grid,
 )
 from specutils_blase.solvers.smooth import Smoothness, spline_columns
-from specutils_blase.template import LineTemplate
+from specutils_blase.template import LineTemplate, new_rows
 
-__all__ = ["Setup", "covered", "line_priors"]
+__all__ = ["Setup", "line_priors"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
@@ -41,8 +40,8 @@ MARGIN = 60.0
 KNOT, FEWEST_KNOTS, MOST_KNOTS, FIRST_STRENGTH = 64, 8, 64, 400.0
 # Where a free veiling starts.
 FIRST_VEILING = 0.1
-# An order of which less than this share is covered by the templates is skipped.
-LEAST_COVERED = 0.25
+# Standard deviation of ln strength of new lines at least: of 20 % errors it changes 0.5 %.
+NEW_STRENGTH = 2.0
 
 
 @dataclass(eq=False)
@@ -245,7 +244,8 @@ class Setup:
         union = tuple(sorted(set().union(*rows.values()))) if rows else ()
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
-        penalty = line_priors(layout, prior) if union else None
+        new = new_rows([self.template, *self.tellurics], species, self.rows)
+        penalty = line_priors(layout, prior, new) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
@@ -281,6 +281,7 @@ class Setup:
     def updated_template(self, template, table, rows, info):
         """`template` with the lines of `table` in its own rows `rows`, sorted again."""
         model, lines = template.model.copy(), QTable(template.lines, copy=True)
+        lines.keep_columns([name for name in lines.colnames if name != "new"])
         values, errors = {}, {}
         for parameter, column in COLUMNS.items():
             target = getattr(model, parameter)
@@ -306,62 +307,6 @@ class Setup:
 
 
 COLUMNS = {"x_0": "line_center", "strength": "strength", "fwhm_G": "fwhm_gauss", "fwhm_L": "fwhm_lorentz"}
-
-
-def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
-    """
-    The orders that the templates cover, without the pixels that they do not.
-
-    Parameters
-    ----------
-    orders : Orders
-    template, tellurics
-        As in `Setup`.
-    velocity : float [km/s]
-        Of the star.
-    on_missing : {"skip", "raise", "telluric"}
-        "telluric": the star need not cover anything.  "raise": nothing is left out here.
-    trim : bool
-        Whether pixels are left out and a warning says how much; else only orders are.
-
-    Returns
-    -------
-    Orders
-    """
-    if on_missing == "raise":
-        return orders
-    needed = [("telluric", item, 1.0) for item in tellurics]
-    if template is not None and on_missing == "skip":
-        needed.insert(0, ("template", template, float(relativistic_factor(velocity))))
-    if not needed:
-        return orders
-    lower = max(item.meta["coverage"][0] * factor for _, item, factor in needed)
-    upper = min(item.meta["coverage"][1] * factor for _, item, factor in needed)
-    arrays, skipped, n_pixels, n_trimmed = list(orders.arrays), [], 0, 0
-    for k, a in enumerate(orders.arrays):
-        if a is None:
-            continue
-        seen = a.good & (a.edges[:, 0] >= lower) & (a.edges[:, 1] <= upper)
-        count, total = np.count_nonzero(seen), np.count_nonzero(a.good)
-        if count < LEAST_COVERED * total:
-            arrays[k] = None
-            skipped.append(k)
-        elif count < total and trim:
-            arrays[k] = replace(a, good=seen)
-            n_pixels, n_trimmed = n_pixels + total - count, n_trimmed + 1
-    ranges = " and ".join(f"{name} ({item.meta['coverage'][0]:.2f} to {item.meta['coverage'][1]:.2f} Angstrom)"
-                          for name, item, _ in needed)  # fmt: skip
-    if all(a is None for a in arrays):
-        edges = np.concatenate([a.edges.ravel() for a in orders.arrays if a is not None])
-        raise CoverageError(explain("observed", f"have an order that is covered by the {ranges}",
-                                    f"{edges.min():.2f} to {edges.max():.2f} Angstrom", "clone a wider spectrum"))
-    if trim and (skipped or n_pixels):
-        text = [f"{len(skipped)} of {len(arrays)} orders are skipped (numbers {listed(skipped)})"] * bool(skipped)
-        text += [f"{n_pixels} pixels of {n_trimmed} orders are ignored"] * bool(n_pixels)
-        remedy = ', or on_missing="telluric" fits them without the star' * (tellurics != [] and on_missing == "skip")
-        warnings.warn(f"observed: {', and '.join(text)}, because they are not covered by the {ranges}; wider templates "
-                      f"use them{remedy}", BlaseWarning, stacklevel=3)  # fmt: skip
-    return replace(orders, arrays=arrays)
 
 
 def _flux_scale(flux, name):
@@ -479,11 +424,12 @@ def grid_step(power, template):
     return max(min(limits), SMALLEST_STEP)
 
 
-def line_priors(layout, prior):
-    """The penalty on the lines' theta."""
+def line_priors(layout, prior, new):
+    """The penalty on the lines' theta; `new` lines (n_lines,) start from a measurement, which is no prior."""
     width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
-    scales = np.stack([np.full(len(layout.start), prior.strength), *[np.full(len(layout.start), prior.fwhm)] * 2,
-                       width_scale], axis=1)[:, list(layout.free)]  # fmt: skip
+    strength = np.where(new, max(prior.strength, NEW_STRENGTH), prior.strength)
+    fwhm = np.full(len(layout.start), prior.fwhm)
+    scales = np.stack([strength, fwhm, fwhm, width_scale], axis=1)[:, list(layout.free)]
     if prior.quadratic:
         return QuadraticPenalty(layout.pack(), scales**-2.0, prior.tail)
     return AbsolutePenalty(layout.pack(), 1.0 / scales)

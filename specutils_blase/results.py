@@ -8,6 +8,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import blended_widths, line_table, original_index
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
+from specutils_blase.solvers.exposures import Exposure
 from specutils_blase.solvers.jitter import SMALLEST, jitter_errors
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import (
@@ -17,8 +18,9 @@ from specutils_blase.solvers.observed import (
     SMALLEST_VEIL,
     SMALLEST_VSINI,
 )
-from specutils_blase.solvers.scene import STAR, added_velocities
+from specutils_blase.solvers.scene import STAR, added_velocities, relativistic_factor
 from specutils_blase.solvers.smooth import effective_continuum
+from specutils_blase.template import new_rows
 
 __all__ = ["Result"]
 
@@ -72,7 +74,15 @@ class Result:
             "parameters": self.parameters(), "lines": lines, "model_spectrum": spectra.pop("model"),
             "residual": spectra.pop("residual"), "components": spectra, "fit_info": self.fit_info(len(lines)),
             "line_covariance": TableCovariance(self.covariance, self.lines, self.line_form(), rows),
+            "exposure": self.exposure(),
         }  # fmt: skip
+
+    def exposure(self):
+        """What lines are looked for in: the minimum itself, and where lines rest on the ground."""
+        is_barycentric, velocity = self.orders.frame[0], self.motion.velocity or 0.0
+        moved = is_barycentric and not self.motion.is_removed
+        return Exposure.kept(self.problem, self.solution.theta, numbers=self.setup.numbers, n_orders=len(self.orders),
+                             ground=float(relativistic_factor(velocity if moved else 0.0)))  # fmt: skip
 
     def spectra(self):
         """Model, residual and components on the user's pixels."""
@@ -222,6 +232,7 @@ class Result:
         covariance, blends = self.covariance.blocks(), blended_widths(lines, self.covariance, form)
         flags |= BLENDED * (blends[0] >= 0)
         centers = self.state.observed.center
+        new = new_rows([self.template, *self.tellurics], scene.species, self.setup.rows)
         index, order = self.nearest_pixels(centers)
         tables = []
         for k in range(STAR, scene.n_species):
@@ -234,6 +245,8 @@ class Result:
                 blends=tuple(part[mine] for part in blends), component="star" if k == STAR else "telluric",
                 form=scene.form[k + 1], error_scale=ERRORS if self.setup.has_sigma else ERRORS_SCALED,
             )  # fmt: skip
+            table["new"] = new[mine]
+            table["new"].info.description = "whether the line was added to the template"
             if not self.orders.is_single:
                 table["order"] = order[mine]
                 table["order"].info.description = "spectrum whose pixel line_center_index is"

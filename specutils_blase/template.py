@@ -14,7 +14,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.plotting import plot_template
 
-__all__ = ["LineTemplate", "NO_COVARIANCE"]
+__all__ = ["LineTemplate", "NO_COVARIANCE", "new_rows"]
 
 FRAMES = ("rest", "observatory")
 LENGTHS = ("x_0", "strength", "fwhm_G", "fwhm_L")
@@ -185,6 +185,28 @@ class LineTemplate:
                 explain("spectral_axis", f"lie within the template, {first:.8g} to {last:.8g} Angstrom in vacuum",
                         f"{wave.min():.8g} to {wave.max():.8g} Angstrom", "cut it, or clone a wider spectrum")
             )  # fmt: skip
+
+
+def new_rows(templates, species, rows):
+    """
+    Which lines were added to their templates before a fit.
+
+    Parameters
+    ----------
+    templates : list of LineTemplate or None
+        The star's, then those of the species.
+    species, rows : ndarray of int, shape (n_lines,)
+        -1 or the number of the species, and the row of its template.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_lines,)
+    """
+    new = np.zeros(len(rows), dtype=bool)
+    for k, template in enumerate(templates, start=-1):
+        if template is not None and "new" in template.lines.colnames:
+            new[species == k] = template.lines["new"][rows[species == k]]
+    return new
 
 
 def _check_model(model):

@@ -287,6 +287,19 @@ class ObservedLines:
         compiled.chunked(work, hi - lo)
         return out, p_offset, p_lo, p_hi
 
+    def trial_columns(self, state, lines, species, parameter):
+        """`_columns` of one parameter of lines (the star's at rest) that need not be in the model, in opacity form.
+
+        Tellurics have the strength that is seen, without the column.
+        """
+        other = copy.copy(self)
+        other.layout, other.held = LineLayout(lines, (parameter,), None, None), np.zeros((len(lines), 1), dtype=bool)
+        other.scene = replace(self.scene, species=species, form=("opacity",) * (species.max(initial=STAR) + 2))
+        other._memory, other._seen = compiled.Memory(), compiled.Memory()
+        doppler = np.where(species == STAR, relativistic_factor(state.globals.velocity), 1.0)
+        observed = Lines(*(a * doppler for a in lines))
+        return other._columns(replace(state, observed=observed, doppler=doppler, scale=np.ones(len(lines))))
+
     def _dense(self, state):
         """Derivatives of the weighted residual with respect to the global parameters.
 
