@@ -13,6 +13,7 @@ from specutils import Spectrum
 from specutils_blase import plotting
 from specutils_blase.adapters import misread_wavelengths, quantity_value, resolve_device
 from specutils_blase.covariance import TableCovariance
+from specutils_blase.coverage import covered
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.hindsight import doubt
@@ -20,7 +21,7 @@ from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
-from specutils_blase.orders import covered, one_of, read_orders
+from specutils_blase.orders import one_of, read_orders
 from specutils_blase.preparation import Setup, model_lines
 from specutils_blase.priors import checked_prior
 from specutils_blase.progress import reporter
@@ -307,13 +308,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
     lsf, free, prior = _lsfs(lsf, orders), _free(free), checked_prior(prior)
-    speed = u.km / u.s
-    velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
-    if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
-        raise ValueError(explain("radial_velocity", "be slower than light", radial_velocity, "check its unit"))
-    rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
-    if rotation is not None and rotation > LARGEST_VSINI:
-        raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
+    velocity, rotation = _start(radial_velocity, vsini)
     template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
     motion = _barycentric(orders, barycentric_velocity, tellurics)
     if motion.is_removed:  # on the ground the tellurics are at rest
@@ -420,6 +415,18 @@ def _lsfs(lsf, orders):
                                  "give resolving powers, measured profiles or matrices throughout, and the h3 and h4 "
                                  "that a free_shape starts from once"))  # fmt: skip
     return each
+
+
+def _start(radial_velocity, vsini):
+    """Velocity and rotation where a fit starts [km/s], None for what is searched."""
+    speed = u.km / u.s
+    velocity = quantity_value(radial_velocity, speed, "radial_velocity", allow_none=True)
+    if velocity is not None and abs(velocity) >= SPEED_OF_LIGHT:
+        raise ValueError(explain("radial_velocity", "be slower than light", radial_velocity, "check its unit"))
+    rotation = quantity_value(vsini, speed, "vsini", positive=True, allow_none=True)
+    if rotation is not None and rotation > LARGEST_VSINI:
+        raise ValueError(explain("vsini", f"be at most {LARGEST_VSINI:g} km / s", vsini, "check its unit"))
+    return velocity, rotation
 
 
 def _check_flags(**flags):
