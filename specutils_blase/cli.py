@@ -144,6 +144,8 @@ def _fit(options):
         window=_window(options, spectrum[0] if isinstance(spectrum, list) else spectrum),
         wavelength_degree=options.wavelength_degree,
         robust=options.robust,
+        jitter=options.jitter,
+        on_missing=options.on_missing,
         continuum="spline" if options.spline else "polynomial",
     )
     fit.write(options.output, overwrite=options.overwrite)
@@ -389,6 +391,9 @@ def _add_fit(commands, parents):
     fit.add_argument("--spline", action="store_true", help="a spline continuum, as smooth as the data say")
     fit.add_argument("--wavelength-degree", type=_count(0), metavar="N", help="correct the wavelengths of each order")
     fit.add_argument("--robust", action="store_true", help="let cosmic rays and hot pixels pull with bounded force")
+    fit.add_argument("--jitter", action="store_true", help="find an error of the model for every order")
+    fit.add_argument("--on-missing", choices=("skip", "raise", "telluric"),
+                     help="pixels that a template does not cover (default: skip, of one order raise)")  # fmt: skip
     fit.add_argument("--orders", type=_numbers, metavar="K", help="which of a file of HPF or IGRINS, as 0-6,9")
     fit.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")

@@ -277,8 +277,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     continuum : {"polynomial", "spline"}
         A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
         order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
-        the number of parameters that it is worth; `continuum_degree` then is that of the start alone, which is where
-        velocity and rotation are searched for: orders with their blaze in them ask for 10 rather than 3.
+        the number of parameters that it is worth; `continuum_degree` then is that of the start alone, where velocity
+        and rotation are searched for, and 10 at least unless there are few pixels.
     jitter : bool
         Whether the model has an error of its own in every order, a share of its continuum that is added to the
         uncertainties in quadrature and makes the data most likely: where the signal is better than the templates, it

@@ -38,6 +38,8 @@ MARGIN = 60.0
 # Pixels of an interval of a spline continuum: fewer would follow lines.  Its smoothness starts from steps of 5 % from
 # knot to knot: one that is too stiff leaves residuals that look like errors of the model.
 KNOT, FEWEST_KNOTS, MOST_KNOTS, FIRST_STRENGTH = 64, 8, 64, 400.0
+# Degree of the polynomials with which velocities are searched for beside splines, if each has so many pixels.
+BLAZE_DEGREE, FEWEST_PER_DEGREE = 10, 50
 # Where a free veiling starts.
 FIRST_VEILING = 0.1
 # Standard deviation of ln strength of new lines at least: of 20 % errors it changes 0.5 %.
@@ -115,6 +117,8 @@ class Setup:
         n_powers = getattr(lsf, "free", False) * (1 + getattr(lsf, "degree", 0)) + 2 * getattr(lsf, "free_shape", False)
         n_own = n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
         fewest = min(i.size for i in inside)
+        if continuum == "spline":  # the search must follow a blaze, or it takes rotation for it
+            continuum_degree = max(continuum_degree, min(BLAZE_DEGREE, fewest // FEWEST_PER_DEGREE))
         check_degree(continuum_degree, fewest, n_own + (n_shared if orders.is_single else 0))
         name = "observed" if orders.is_single else "observed[{}]"
         scale = np.array([_flux_scale(a.flux[a.good], name.format(k)) for k, a in zip(numbers, parts, strict=True)])

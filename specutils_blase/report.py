@@ -130,10 +130,15 @@ def describe_fit(fit):
     -------
     str
     """
-    rows = [("parameter", "value", "unit", "")]
+    rows, n_own = [("parameter", "value", "unit", "")], 0
     for name, value, std, unit, fixed in fit.parameters.iterrows("name", "value", "std", "unit", "fixed"):
+        if name.startswith("order_"):  # hundreds, which nobody reads here
+            n_own += 1
+            continue
         remark = "fixed" if fixed else "at its limit" if name in fit.parameters.meta.get("at_bound", ()) else ""
         rows.append((name, with_error(value, 0.0 if fixed else std), unit, remark))
+    if n_own:
+        rows.append((f"and {n_own} of single orders", "", "", "in the parameters of the file"))
     text = format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
     if isinstance(fit.observed, Spectrum) and fit.observed.flux.ndim == 1:
         return text

@@ -508,6 +508,19 @@ def test_pulls_of_many_draws(star, sky):
         assert 1 - 3.5 / np.sqrt(2 * n) - 0.1 < np.std(values) < 1 + 3.5 / np.sqrt(2 * n) + 0.1, name
 
 
+def test_a_blaze_is_not_taken_for_rotation():
+    """Velocity and rotation are searched for beside a polynomial that follows what a spline will."""
+    star = template_of(simulate_star(5, lower=10480 * u.AA, upper=10600 * u.AA, n_lines=300).model, "rest")
+    star.meta["coverage"] = [10480.0, 10600.0]
+    order = simulate_order(star.model, None, seed=1, lower=10500 * u.AA, upper=10575 * u.AA, n_pix=1500, snr=200.0,
+                           radial_velocity=VELOCITY * KMS, vsini=6 * KMS, resolving_power=LSF, bad_pixels=0).spectrum
+    blaze = 0.03 + np.sinc(np.linspace(-0.9, 0.9, 1500)) ** 2
+    order = Spectrum(flux=order.flux * blaze, spectral_axis=order.spectral_axis, uncertainty=order.uncertainty)
+    values = found(fit_spectrum(order, star, lsf=LSF, continuum="spline", progress=False))
+    assert values["radial_velocity"][0] == pytest.approx(VELOCITY, abs=0.3)  # with a cubic -358, and vsini 68
+    assert values["vsini"][0] == pytest.approx(6.0, abs=0.6)
+
+
 class TestBadInput:
     def nothing(self, order, kind):
         if kind == "empty":
