@@ -1,6 +1,7 @@
 """How good every order of a fit is: rms against photon noise, autocorrelation of the residual, and what spoils it."""
 
 import numpy as np
+from astropy import constants
 from astropy import units as u
 from astropy.table import QTable
 from specutils import Spectrum
@@ -17,6 +18,8 @@ SATURATED = 0.05
 SATURATED_CHI2, SATURATED_EXCESS = 0.1, 2.0
 # Few pixels far off: at most this share of them is beyond so many sigma, and carries at least that share of chi2.
 FEW, FAR_OFF, CARRIED = 0.01, 5.0, 0.5
+# An order with less than this share of its pixels within the template is not well covered.
+WELL_COVERED = 0.95
 # A template without lines in an order leaves ones, to the rounding of the response.
 NO_LINES = 1e-8
 # An autocorrelation of white noise is below this many standard deviations, 1 / sqrt(n) each.
@@ -176,16 +179,31 @@ def _measured(part, used, medium):
     saturated = np.zeros(residual.size, dtype=bool) if telluric is None else telluric.flux.value[used] < SATURATED
     values, run = scaled_residual(part)
     correlation, n_pairs = autocorrelation(values, LONGEST, run)
-    remark = _remark(part, used, chi2, saturated, correlation, n_pairs) if rms > REMARKABLE * noise else ""
+    covered = np.mean(_is_covered(part, wave))
+    remark = _remark(part, used, covered, chi2, saturated, correlation, n_pairs) if rms > REMARKABLE * noise else ""
     return (wave.min(), wave.max(), residual.size, rms, noise, rms / noise, float(np.mean(saturated)),
             float(correlation[1]), float(np.mean(chi2)), remark)  # fmt: skip
 
 
-def _remark(part, used, chi2, saturated, correlation, n_pairs):
+def _is_covered(part, wave):
+    """Whether the template of the star reaches vacuum wavelengths [Angstrom]."""
+    if part.template is None:
+        return np.ones(wave.size, dtype=bool)
+    velocity = dict(zip(part.parameters["name"], part.parameters["value"], strict=True))["radial_velocity"]
+    beta = velocity / constants.c.to_value(u.km / u.s)
+    lower, upper = np.array(part.template.meta["coverage"]) * np.sqrt((1.0 + beta) / (1.0 - beta))
+    return (wave > lower) & (wave < upper)
+
+
+def _remark(part, used, covered, chi2, saturated, correlation, n_pairs):
     """Why an order is worse than its noise, from its chi2 (n_pix,), saturated pixels (n_pix,) and autocorrelation."""
     star, remarks, far = part.components.get("star"), [], chi2 > FAR_OFF**2
     without = star is not None and bool(np.all(np.abs(star.flux.value[used] - 1.0) < NO_LINES))
-    if without:
+    if covered < WELL_COVERED:
+        without = covered < 1.0 - WELL_COVERED
+        remarks.append(f"the template of the star reaches {_percent(covered)} of the pixels" if covered else
+                       "the template of the star does not reach it")  # fmt: skip
+    elif without:
         remarks.append("the template of the star has no lines here")
     share, carried = np.mean(saturated), np.sum(chi2[saturated]) / np.sum(chi2)
     if carried > max(SATURATED_CHI2, SATURATED_EXCESS * share):

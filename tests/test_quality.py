@@ -1,5 +1,7 @@
 """How good every order of a fit is: against loops, processes whose autocorrelation is known, and planted errors."""
 
+from types import SimpleNamespace
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -58,7 +60,8 @@ def spectrum(values, axis, unit=u.one, **kwargs):
     return Spectrum(flux=values * unit, spectral_axis=axis, **kwargs)
 
 
-def make_fit(residuals, *, axes=None, star=True, telluric=1.0, uncertainty=StdDevUncertainty, level=50.0, info=None):
+def make_fit(residuals, *, axes=None, star=True, telluric=1.0, uncertainty=StdDevUncertainty, level=50.0, info=None,
+             coverage=None):  # fmt: skip
     """A fit of orders with given residuals in units of the noise; of one spectrum if there is one that is no list."""
     many = isinstance(residuals, list)
     parts = {name: SpectrumList() for name in ("observed", "model", "residual", "continuum", "star", "telluric")}
@@ -78,7 +81,9 @@ def make_fit(residuals, *, axes=None, star=True, telluric=1.0, uncertainty=StdDe
         parts["telluric"].append(spectrum(sky, wave))
     parts = parts if many else {name: pieces[0] for name, pieces in parts.items()}
     return SpectrumFit(
-        observed=parts["observed"], template=None, telluric=None, parameters=QTable({"name": ["radial_velocity"]}),
+        observed=parts["observed"], telluric=None,
+        template=None if coverage is None else SimpleNamespace(meta={"coverage": coverage}),
+        parameters=QTable({"name": ["radial_velocity"], "value": [30.0]}),
         lines=QTable({"order": [0]}), model_spectrum=parts["model"], residual=parts["residual"],
         components={name: parts[name] for name in ("continuum", "star", "telluric")}, fit_info=info or {},
     )  # fmt: skip
@@ -171,6 +176,14 @@ class TestRemarks:
 
     def test_no_lines_of_the_star(self):
         assert self.remark(5.0 * smooth(white(), 5), star=False) == "the template of the star has no lines here"
+
+    @pytest.mark.parametrize(("upper", "text"), [
+        (9_000.0, "the template of the star does not reach it"),
+        (9_999.0 + 0.05 * 0.3 * N_PIX, "the template of the star reaches 30 % of the pixels"),
+    ])  # fmt: skip
+    def test_beyond_the_template(self, upper, text):
+        # at rest the first pixel, at 10000 Angstrom, is at 9999.0 for 30 km/s
+        assert self.remark(5.0 * smooth(white(), 5), coverage=[8_000.0, upper]).split(";")[0] == text
 
     def test_correlated(self):
         # a boxcar of 9 has the autocorrelation 1 - k / 9: that of neighbours is halved at k = 5
