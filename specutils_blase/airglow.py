@@ -28,6 +28,8 @@ SEEN, NEEDED, SPREAD = 5.0, 3, 1.0
 FAR = 6.0
 # Sky lines stand out from a running median over so many pixels by this many standard deviations.
 RUNNING, STANDS_OUT = 61, 10.0
+# Throughput of the object's fibre over that of the sky, at most: what is measured beyond is no sky.
+LARGEST_SCALE = 5.0
 KMS = u.km / u.s
 
 
@@ -263,7 +265,8 @@ def subtract_sky(observed, sky, scale=None):
     Raises
     ------
     ValueError
-        If no line of the sky stands out, and no scale is given.
+        If no scale is given, and no line of the sky stands out, or the object seems to have them less than not at all
+        or more than five times: its own lines, where it is bright, pass for them.
     """
     ours, theirs = read_orders(observed, "observed"), read_orders(sky, "sky")
     if len(ours) != len(theirs):
@@ -279,6 +282,9 @@ def subtract_sky(observed, sky, scale=None):
     error = None
     if scale is None:
         scale, error = _sky_scale([pair for pair in pairs if pair is not None])
+        if not -3.0 * error <= scale <= LARGEST_SCALE + 3.0 * error:
+            raise ValueError(explain("observed", "show the lines of the sky fibre", f"{scale:.3g} +- {error:.2g} times "
+                                     "them: lines of a bright star pass for them", "give scale, 1 for equal fibres"))
     elif not (np.isscalar(scale) and np.isreal(scale) and np.isfinite(scale) and scale >= 0):
         raise ValueError(explain("scale", "be a number, not negative", repr(scale), "None measures it"))
     out = []

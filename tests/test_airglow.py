@@ -286,3 +286,11 @@ class TestRealSky:
         assert out[0].meta["sky_scale"] == pytest.approx(0.94, abs=0.02)
         for before, after in zip(read_hpf(path)[14:20], out, strict=True):
             assert np.nanstd(after.flux.value) < 0.15 * np.nanstd(before.flux.value[np.isfinite(before.flux.value)])
+
+
+def test_lines_of_a_bright_star_are_no_sky(shared_data):
+    """HPF, Barnard's star at S/N 800: its own lines would be sky lines seen -9.2 +- 1.1 times."""
+    path = shared_data / "echelle" / "hpf_gj699_20181003.fits"
+    with (pytest.warns(BlaseWarning, match="are ignored"),
+          pytest.raises(ValueError, match="observed must show the lines of the sky fibre, got -9")):  # fmt: skip
+        subtract_sky(read_hpf(path), read_hpf(path, fiber="sky"))
