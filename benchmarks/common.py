@@ -13,8 +13,13 @@ from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from specutils import Spectrum
 
-__all__ = ["SHARED", "Timer", "line", "load", "peak_memory", "pull_row", "read", "require", "show", "true_continuum"]
+from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 
+__all__ = ["SHARED", "Timer", "line", "load", "peak_memory", "pull_row", "read", "require", "show",
+           "strength_pulls", "true_continuum"]  # fmt: skip
+
+# A line is called measured if its error is below this share of the prior's.
+STRONG = 0.5
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
@@ -95,3 +100,23 @@ def pull_row(name, pulls):
     ok = abs(mean) < 0.15 and 0.9 < width < 1.1
     return (name, n, f"{mean:+.3f}", f"{width / np.sqrt(n):.3f}", f"{width:.3f}", f"{width / np.sqrt(2 * (n - 1)):.3f}",
             "holds" if ok else "short")  # fmt: skip
+
+
+def strength_pulls(lines, center, strength, spread):
+    """Pulls of ln strength by how much is known about the lines, a mapping of arrays.
+
+    Parameters: some rows of ``fit.lines``; centres [Angstrom], increasing, and strengths of the true lines, which are
+    more; the standard deviation of the prior.
+    """
+    # the centres are fixed: the lines of the fit are some of those of the template
+    index = np.searchsorted(center, lines["line_center"].value * (1 - 1e-12))
+    error = (lines["strength_err"] / lines["strength"]).value
+    pull = np.log(lines["strength"].value / strength[index]) / error
+    flags = np.asarray(lines["flags"])
+    seen = (flags & OUTSIDE_WINDOW) == 0
+    measured, blended = seen & (error < STRONG * spread), (flags & BLENDED) > 0
+    return {
+        "ln strength, measured, unblended": pull[measured & ~blended],
+        "ln strength, measured, blended": pull[measured & blended],
+        "ln strength, held by the prior": pull[seen & ~measured],
+    }

@@ -12,11 +12,10 @@ import warnings
 
 import astropy.units as u
 import numpy as np
-from common import Timer, pull_row, show
+from common import Timer, pull_row, show, strength_pulls
 
 from specutils_blase import fit_spectrum
 from specutils_blase.demo import clone_sources
-from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 from specutils_blase.instrument import ResolvingPower
 from specutils_blase.priors import GaussianPrior
 from specutils_blase.simulation import scatter_lines, simulate_order
@@ -26,8 +25,6 @@ PRIOR = GaussianPrior(strength=0.3, tail=3.0)  # the default
 RESOLVING_POWER = 55_000.0
 # True continua are no better known than the fit can tell: coefficients drawn about a blaze.
 BLAZE = (1.0, 0.1, -0.15, 0.03)
-# A line is called measured if the data say at least as much about it as the prior.
-STRONG = 0.5
 
 
 def draw(star, sky, seed, snr, free_resolution):
@@ -49,25 +46,9 @@ def draw(star, sky, seed, snr, free_resolution):
         if not fixed:
             name_of = f"{name} ({'R free' if free_resolution else 'R known'})" if name == "vsini" else name
             pulls[name_of] = [(value - true[name]) / std]
-    pulls.update(strength_pulls(fit, truth))
-    return pulls, timer.wall, fit.fit_info["chi2"] / fit.fit_info["dof"], fit.fit_info["status"]
-
-
-def strength_pulls(fit, truth):
-    """Pulls of ln strength of the star's lines, by how much is known about them."""
     lines = fit.lines[np.asarray(fit.lines["component"]) == "star"]
-    # the centres are fixed: the lines of the fit are some of those of the template
-    index = np.searchsorted(truth.x_0.value, lines["line_center"].value * (1 - 1e-12))
-    error = (lines["strength_err"] / lines["strength"]).value
-    pull = np.log(lines["strength"].value / truth.strength.value[index]) / error
-    flags = np.asarray(lines["flags"])
-    seen = (flags & OUTSIDE_WINDOW) == 0
-    measured, blended = seen & (error < STRONG * PRIOR.strength), (flags & BLENDED) > 0
-    return {
-        "ln strength, measured, unblended": pull[measured & ~blended],
-        "ln strength, measured, blended": pull[measured & blended],
-        "ln strength, held by the prior": pull[seen & ~measured],
-    }
+    pulls.update(strength_pulls(lines, truth.x_0.value, truth.strength.value, PRIOR.strength))
+    return pulls, timer.wall, fit.fit_info["chi2"] / fit.fit_info["dof"], fit.fit_info["status"]
 
 
 def main():

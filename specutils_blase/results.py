@@ -118,7 +118,8 @@ class Result:
             rows.append(("limb_darkening", scene.limb_darkening, 0.0, "", True))
             for k, name in enumerate(problem.veils):
                 value = np.exp(glob.veil[0]) if k == 0 else glob.veil[k]
-                rows.append((name, value, named[name] * (value if k == 0 else 1.0), "", False))
+                slope = 1.0 if k else value if len(problem.veils) > 1 else 1.0 + value  # of ln r or ln(1 + r)
+                rows.append((name, value, named[name] * slope, "", False))
         if self.motion.velocity is not None:
             rows.append(("barycentric_velocity", self.motion.velocity, 0.0, "km / s", True))
         if scene.resolving_power is not None:
@@ -143,7 +144,7 @@ class Result:
         inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
         table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
         if problem.veils:
-            inside = SMALLEST_VEIL < glob.veil[0] < LARGEST_VEIL
+            inside = SMALLEST_VEIL + 1e-6 < glob.veil[0] < LARGEST_VEIL - 1e-6  # not to rounding
             table.meta["at_bound"] += [] if inside else ["veiling"]
             table.meta["veiling_correlation"] = self.veiling_correlation()
         if scene.free_hermite:

@@ -203,6 +203,8 @@ def simulate_order(
     h3=0.0,
     h4=0.0,
     telluric_scale=1.0,
+    veiling=0.0,
+    wavelength_shift=(),
     lower=10537 * u.AA,
     upper=10663 * u.AA,
     n_pix=2048,
@@ -214,13 +216,13 @@ def simulate_order(
     """
     One order of an echelle spectrum.
 
-    Star (moved and rotating) times telluric transmission, line spread function, mean over the pixels, continuum, noise:
-    in this order. The continuum of `star` is not used; it is part of `continuum`, together with the blaze.
+    Star (moved, rotating, veiled) times telluric transmission, line spread function, mean over the pixels, continuum,
+    noise: in this order. The continuum of `star` is not used; it is part of `continuum`, together with the blaze.
 
     Parameters
     ----------
     star, telluric : VoigtForest1D or None
-        In the frame of the star and of the observatory.
+        In the frame of the star and of the observatory; a list of `telluric` has one for each species.
     seed : int or `numpy.random.Generator`
         Of the noise and the bad pixels.
     radial_velocity : Quantity [km/s]
@@ -233,8 +235,13 @@ def simulate_order(
         Wavelength over FWHM of the Gaussian line spread function, the same everywhere.
     h3, h4 : float
         Its Gauss-Hermite terms, see `specutils_blase.ResolvingPower`.
-    telluric_scale : float
-        Factor on the optical depth of `telluric`.
+    telluric_scale : float, or sequence of float
+        Factor on the optical depth of `telluric`, or of each in the list.
+    veiling : float
+        Light without lines in units of the continuum of the star, the same at all wavelengths; see `fit_spectrum`.
+    wavelength_shift : sequence of float
+        Legendre coefficients between the outer edges [km/s]: by so much longer than those of the spectrum are the true
+        wavelengths.
     lower, upper : Quantity
         Outer edges of the first and the last pixel. Pixels widen by a third along the order.
     n_pix : int
@@ -256,9 +263,13 @@ def simulate_order(
     velocity, rotation = radial_velocity.to_value(u.km / u.s), vsini.to_value(u.km / u.s)
     edges = _pixel_edges(lower.to_value(u.AA), upper.to_value(u.AA), n_pix)
     spread = resolving_power, h3, h4
-    pixels = _pixel_means(edges, star, telluric, velocity, rotation, limb_darkening, spread, telluric_scale)
-    middle = 0.5 * (edges[:-1] + edges[1:])
-    shape = np.polynomial.legendre.legval(2.0 * (middle - edges[0]) / (edges[-1] - edges[0]) - 1.0, continuum)
+    rotating = star, velocity, rotation, limb_darkening, veiling
+    tellurics = list(telluric) if isinstance(telluric, list | tuple) else [telluric] * (telluric is not None)
+    sky = list(zip(tellurics, np.broadcast_to(telluric_scale, len(tellurics)), strict=True))
+    place = 2.0 * (edges - edges[0]) / (edges[-1] - edges[0]) - 1.0
+    shift = np.polynomial.legendre.legval(place, list(wavelength_shift) or [0.0])
+    pixels = _pixel_means(edges * _doppler_factor(shift), rotating, sky, spread)
+    shape = np.polynomial.legendre.legval(0.5 * (place[:-1] + place[1:]), continuum)
     electrons = snr**2 * shape * pixels
     sigma = np.sqrt(np.maximum(electrons, 0.0) + read_noise**2)
     rng = np.random.default_rng(seed)
@@ -271,6 +282,8 @@ def simulate_order(
         "h3": h3,
         "h4": h4,
         "telluric_scale": telluric_scale,
+        "veiling": veiling,
+        "wavelength_shift": tuple(wavelength_shift),
         "continuum": tuple(snr**2 * np.asarray(continuum, dtype=float)),
         "snr": snr,
     }
@@ -353,8 +366,14 @@ def _pixel_edges(lower, upper, n_pix):
     return lower + (upper - lower) * (t + t**2 / 6.0) / (1.0 + 1.0 / 6.0)
 
 
-def _pixel_means(edges, star, telluric, velocity, vsini, limb_darkening, spread, telluric_scale):
-    """Star and sky as the detector sees them, without continuum, shape (n_pix,)."""
+def _doppler_factor(velocity):
+    """Observed over emitted wavelength of a source that recedes with a velocity [km/s]."""
+    return np.sqrt((1.0 + velocity / _C) / (1.0 - velocity / _C))
+
+
+def _pixel_means(edges, rotating, sky, spread):
+    """Star and sky, pairs of a model and its scale, as the detector sees them without continuum, shape (n_pix,)."""
+    star, velocity, vsini, limb_darkening, veiling = rotating
     sigma = _C / (spread[0] * _FWHM_PER_SIGMA)
     # Beyond the order by more than any kernel reaches; the Fourier transforms wrap around inside this margin.
     margin = vsini + 10.0 * sigma + 50.0
@@ -362,13 +381,13 @@ def _pixel_means(edges, star, telluric, velocity, vsini, limb_darkening, spread,
     n_grid = int(np.ceil((last - first) * _C / GRID_STEP)) + 1
     grid, step = np.linspace(first, last, n_grid, retstep=True)
     frequency = 2.0 * np.pi * np.fft.rfftfreq(n_grid, d=step * _C)
-    beta = velocity / _C
     flux = np.ones(n_grid)
     if star is not None:
-        flux = _transmission(star, np.exp(grid) / np.sqrt((1.0 + beta) / (1.0 - beta)))
+        flux = _transmission(star, np.exp(grid) / _doppler_factor(velocity))
         flux = _filtered(flux, _rotation_transform(frequency, vsini, limb_darkening))
-    if telluric is not None:
-        flux = flux * _transmission(telluric, np.exp(grid)) ** telluric_scale
+        flux = (flux + veiling) / (1.0 + veiling)
+    for telluric, scale in sky:
+        flux = flux * _transmission(telluric, np.exp(grid)) ** scale
     flux = _filtered(flux, _hermite_transform(frequency * sigma, *spread[1:]))
     return _means_between(edges, grid, flux)
 

@@ -120,6 +120,33 @@ def test_star_times_telluric_before_the_instrument():
     np.testing.assert_allclose(flux[pixels], expected, atol=2e-5)
 
 
+def test_veiling_dilutes_the_star_and_not_the_sky():
+    star, sky, amount = forest(0.2), forest(0.3, 0.03, 0.1, center=CENTER + 0.08), 0.4
+    star_and_sky, sky_alone = flat_order(star, sky)[1], flat_order(None, sky)[1]
+    veiled = flat_order(star, sky, veiling=amount)[1]
+    np.testing.assert_allclose(veiled, (star_and_sky + amount * sky_alone) / (1 + amount), rtol=1e-9)
+
+
+def test_species_add_their_optical_depths():
+    water, oxygen = forest([0.1, 0.2], 0.05, 0.04, [CENTER - 5, CENTER]), forest(0.3, 0.03, 0.1, CENTER + 0.1)
+    both = forest([0.15, 0.3, 0.24], [0.05, 0.05, 0.03], [0.04, 0.04, 0.1], [CENTER - 5, CENTER, CENTER + 0.1])
+    apart = flat_order(None, [water, oxygen], telluric_scale=(1.5, 0.8))[1]
+    np.testing.assert_allclose(apart, flat_order(None, both)[1], rtol=1e-9)
+
+
+def test_wavelengths_are_longer_than_said():
+    coefficients, strength, fwhm, power = (0.4, -0.9), 1e-6, 0.1, 40_000.0
+    edges, flux = flat_order(
+        forest(strength, fwhm, 1e-9), wavelength_shift=coefficients, resolving_power=power, n_pix=512
+    )
+    assert edges[[0, -1]] == pytest.approx([10537, 10663])
+    place = 2 * (edges - 10537) / 126 - 1
+    true = edges * (1 + (coefficients[0] + coefficients[1] * place) / C)
+    sigma = np.hypot(fwhm, CENTER / power) / FWHM_PER_SIGMA
+    expected = strength * np.diff(0.5 * erf((true - CENTER) / (np.sqrt(2) * sigma))) / np.diff(true)
+    np.testing.assert_allclose(1 - flux, expected, atol=1e-4 * expected.max(), rtol=0)
+
+
 def test_continuum_noise_and_units():
     order = simulate_order(None, seed=5, snr=200.0, continuum=(1.0, 0.0, -0.3), read_noise=12.0, n_pix=4096)
     spectrum, electrons = order.spectrum, order.noiseless.flux

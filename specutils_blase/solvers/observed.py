@@ -128,7 +128,7 @@ class ObservedLines:
         scene = self.scene
         named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2}
         powers = np.atleast_1d(glob.log_scale) if self.free_scale else []
-        veil = glob.veil if self.veils else []
+        veil = self._from_veil(glob.veil) if self.veils else []
         hermite = glob.hermite if scene.free_hermite else []
         n = scene.n_parts
         own = [glob.continuum.reshape(n, -1)]
@@ -156,7 +156,7 @@ class ObservedLines:
             named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
             np.array(powers) if powers else self.first.log_scale, column, own[:, :m],
             own[:, m] if scene.own_power else None, own[:, m + scene.own_power :],
-            np.array([named[name] for name in self.veils]),
+            self._to_veil(np.array([named[name] for name in self.veils])),
             np.array([named["h3"], named["h4"]]) if scene.free_hermite else None,
         )  # fmt: skip
 
@@ -323,7 +323,9 @@ class ObservedLines:
         if self.free_scale:
             columns.extend(scene.power_basis.T * by_power)
         if self.veils:
-            by_veil = (1.0 - state.bare) * (1.0 - state.dilution) * state.dilution * state.telluric
+            by_veil = (1.0 - state.bare) * state.dilution * state.telluric
+            if len(self.veils) > 1:
+                by_veil *= 1.0 - state.dilution  # the parameters are those of ln r
             columns.extend(level * (response @ (by_veil * row)) for row in scene.veil_basis.T)
         if scene.free_hermite:
             columns.extend(level * (slope @ flux) for slope in scene.hermite_slopes(glob))
@@ -358,7 +360,7 @@ class ObservedLines:
             units += [(len(self.names) + k, place, scene.species == k) for k in range(scene.n_species)
                       if scene.form[k + 1] == "opacity"]  # fmt: skip
             if len(self.veils) == 1:
-                units.append((self.names.index("veiling"), place, star * self._veiled(glob)))
+                units.append((self.names.index("veiling"), place, star * -1.0))
         if n and CENTER in layout.free and scene.has_star:
             width = layout.start.width * (1.0 - (glob.velocity / SPEED_OF_LIGHT) ** 2)
             shift = star * layout.start.center / width / SPEED_OF_LIGHT
@@ -369,10 +371,18 @@ class ObservedLines:
         moves = [k for k, row in enumerate(rows) if row.any()]
         return [units[k][0] for k in moves], rows[moves].reshape(len(moves), n * q)
 
-    def _veiled(self, glob):
-        """Change of ln strength of weak lines that acts like one in the logarithm of a veiling that is a number."""
-        veil = self.scene.veiling(glob)[0]
-        return -veil / (1.0 + veil)
+    def _from_veil(self, veil):
+        """What is solved for in place of `Globals.veil`.
+
+        A veiling that is one number as ln(1 + r), the ln of what it takes of weak lines: it rises with the strengths
+        along a valley that is straight.  In ln r the valley bends, and the Gaussian at the mode, 2.5 standard
+        deviations away, describes no mean.
+        """
+        return np.log1p(np.exp(veil)) if len(self.veils) == 1 else veil
+
+    def _to_veil(self, values):
+        """`Globals.veil` of what is solved for."""
+        return np.log(np.expm1(values)) if len(self.veils) == 1 else values
 
     def _without_lines(self, state, dense, index):
         """Derivatives (m, n_pix) of the parameters `index` without what they do as lines, see `coupling`.
@@ -384,7 +394,7 @@ class ObservedLines:
         out[index] = 0.0
         if self.veils and (k := self.names.index("veiling")) in index:
             depth = -np.log(np.maximum(state.star, 1e-300))
-            star = convolve(-state.star * depth * self._veiled(state.globals), state.kernel)
+            star = convolve(state.star * depth, state.kernel)
             lines = self._response @ (star * state.dilution * state.telluric)
             out[k] = dense[k] - state.continuum * scene.weight * lines
         return out
@@ -400,7 +410,8 @@ class ObservedLines:
                 values[i] >= LARGEST_VSINI**2 and step[i] < 0)  # fmt: skip
         if self.veils:
             i = self.names.index("veiling")
-            at_limit[i] = (values[i] <= SMALLEST_VEIL and step[i] > 0) or (values[i] >= LARGEST_VEIL and step[i] < 0)
+            least, most = self._from_veil(np.array([SMALLEST_VEIL, LARGEST_VEIL]))
+            at_limit[i] = (values[i] <= least and step[i] > 0) or (values[i] >= most and step[i] < 0)
         for i, name in enumerate(self.names):
             if name in ("h3", "h4"):
                 at_limit[i] = abs(values[i]) >= LARGEST_HERMITE and values[i] * step[i] < 0
@@ -429,7 +440,7 @@ class ObservedLines:
             values[i] = np.clip(values[i], SMALLEST_VSINI**2, LARGEST_VSINI**2)
         if self.veils:
             i = self.names.index("veiling")
-            values[i] = np.clip(values[i], SMALLEST_VEIL, LARGEST_VEIL)
+            values[i] = np.clip(values[i], *self._from_veil(np.array([SMALLEST_VEIL, LARGEST_VEIL])))
         if self.scene.free_hermite:
             i = self.names.index("h3")
             values[i : i + 2] = np.clip(values[i : i + 2], -LARGEST_HERMITE, LARGEST_HERMITE)

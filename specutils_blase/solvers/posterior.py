@@ -1,5 +1,7 @@
 """From the mode of a transfer fit's posterior to its mean."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .covariance import definite_factor
@@ -54,6 +56,7 @@ def posterior_mean(problem, theta):
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
     longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().local_diagonal, 0.0))
+    alone = replace(factor, schur=None)  # the lines, the global parameters given
     highest = problem.cost(theta).sum() + HIGHEST * n_local + 0.5 * problem.shape[2]
     mean = theta
     for _ in range(STEPS):
@@ -63,7 +66,8 @@ def posterior_mean(problem, theta):
                 total += problem.gradient(point) - matrix @ (point - start)
             if pair in (EARLY, PAIRS):
                 step = start - factor.solve(total / (2 * pair)) - theta
-                step[:n_local] = np.clip(step[:n_local], -longest, longest)
+                driven = alone.root(-factor.border @ step[n_local:, None])[:, 0]
+                step[:n_local] = driven + np.clip(step[:n_local] - driven, -longest, longest)
                 mean = problem.move(theta, step)
                 margin = 0.0 if pair == PAIRS else CLEARLY * HIGHEST * n_local
                 if problem.cost(mean).sum() > highest + margin:

@@ -170,6 +170,20 @@ def test_gradient_and_normal_matrix_are_those_of_the_residual(uncut, case):
     assert wrong.max() < 1e-3, f"curvature of {names[worst[0]]} and {names[worst[1]]} is off by {wrong.max():.2g}"
 
 
+@pytest.mark.parametrize("length", [-0.2, 0.5])
+def test_veiling_and_weak_lines_make_up_for_each_other_along_a_straight_line(uncut, length):
+    problem = make_problem((STRENGTH,), n_species=0, veil=(-1.0,), penalty=False)
+    theta, n = problem.start(), problem.shape[0]
+    theta[:n] -= 8.0
+    (index,), (row,) = problem.coupling(theta)
+    assert problem.names[index] == "veiling"
+    before, moved = 1 - problem.evaluate(theta).pixels, theta.copy()
+    moved[:n] -= length * row
+    moved[n + index] += length
+    np.testing.assert_allclose(1 - problem.evaluate(moved).pixels, before, atol=1e-3 * np.abs(before).max(), rtol=0)
+    assert problem.globals(moved).veil == pytest.approx(np.log((1 + np.exp(-1)) * np.exp(length) - 1))
+
+
 def test_windows_of_the_matrix_do_not_move_the_minimum():
     problem = make_problem()
     theta = problem.start()

@@ -72,6 +72,18 @@ def test_well_measured_lines_stay_where_they_are():
     assert np.max(np.abs(posterior_mean(problem, mode) - mode) / std) < 0.02
 
 
+def test_lines_go_with_the_global_parameters_however_far_these_go(monkeypatch):
+    """What is limited is a line's own way, not that along a valley: else lines that stay behind pull at the others."""
+    problem = make_problem(strength=0.02, snr=300)
+    mode, n = levenberg_marquardt(problem, problem.start(), atol=1e-10).theta, CENTERS.size
+    monkeypatch.setattr(posterior, "LONGEST_STEP", 1e-9)
+    step = posterior_mean(problem, mode) - mode
+    matrix = problem.linearize(mode)[1].dense()
+    driven = -np.linalg.solve(matrix[:n, :n], matrix[:n, n:] @ step[n:])
+    assert np.max(np.abs(driven)) > 1e-4
+    np.testing.assert_allclose(step[:n], driven, atol=1e-3 * np.max(np.abs(driven)))
+
+
 def test_nothing_to_do_without_free_lines():
     problem = make_problem(strength=0.01, snr=200, free=())
     theta = problem.start()
