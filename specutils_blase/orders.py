@@ -203,7 +203,8 @@ def _frame(meta):
     """`Orders.frame` of one order."""
     header = meta.get("header")
     system = str(header.get("SPECSYS", "")) if hasattr(header, "get") else ""
-    is_barycentric = str(meta.get("frame", system)).lower().startswith(("bary", "helio"))
+    # whatever it is, at rest is the air on the ground alone: the local standard of rest needs a velocity as well
+    is_barycentric = not str(meta.get("frame", system) or "observatory").lower().startswith(("obs", "topo", "geo"))
     velocity = meta.get("barycentric_velocity")
     return is_barycentric, quantity_value(velocity, u.km / u.s, "barycentric_velocity", allow_none=True)
 

@@ -244,6 +244,13 @@ class TestMotionOfTheEarth:
         return [Spectrum(flux=o.flux, spectral_axis=o.spectral_axis.bin_edges * factor, bin_specification="edges",
                          uncertainty=o.uncertainty, meta={"frame": frame, **meta}) for o in orders]  # fmt: skip
 
+    @pytest.mark.parametrize("meta", [{"header": {"SPECSYS": "LSRK"}}, {"frame": "barycentric"}])
+    def test_frames_in_which_the_air_moves_ask_for_its_velocity(self, orders, star, sky, meta):
+        given = [Spectrum(flux=o.flux, spectral_axis=o.spectral_axis, uncertainty=o.uncertainty, meta=meta)
+                 for o in orders]  # fmt: skip
+        with pytest.raises(ValueError, match="barycentric_velocity must be given for tellurics"):
+            fit_near(given, star, sky)
+
     @pytest.mark.parametrize("where", ["keyword", "meta", "header"])
     def test_tellurics_move_and_the_velocity_is_barycentric(self, orders, star, sky, fit, where):
         if where == "keyword":
