@@ -92,7 +92,7 @@ def _draw_order(figure, part, row, corner, cell):
             spine.set_linewidth(0.5)
     low, high = (row[f"wavelength_{end}"].value for end in ("min", "max"))
     heading = {"fontsize": SMALL, "pad": 2.0}
-    ax.set_title(f"order {row['order']}, {low:.0f} to {high:.0f} $\\mathrm{{\\AA}}$", loc="left", **heading)
+    ax.set_title(f"{order_name(part, row)}, {low:.0f} to {high:.0f} $\\mathrm{{\\AA}}$", loc="left", **heading)
     quality = f"rms {_percent(row['rms'])}"
     if np.isfinite(row["noise"]):
         quality += f", noise {_percent(row['noise'])}"
@@ -185,9 +185,15 @@ def parameter(fit, name):
     return None
 
 
+def order_name(part, row):
+    """Its number in the fit, and in its file where that is another; `row` is that of the table of orders."""
+    number, own = row["order"], part.observed.meta.get("order", row["order"])
+    return f"order {number}" if own == number else f"order {number} ({own} of the file)"
+
+
 def fit_title(fit, order=None):
     """What a fit found and how good it is, or one of its orders, a row of its table."""
-    parts = [] if order is None else [f"order {order['order']}"]
+    parts = [] if order is None else [order_name(fit, order)]
     for name, symbol in (("radial_velocity", "RV"), ("vsini", "$v\\,\\sin i$")):
         if (found := parameter(fit, name)) is not None:
             parts.append(f"{symbol} {with_error(*found[:2])} km/s".replace("-", "\N{MINUS SIGN}"))

@@ -381,13 +381,22 @@ def _barycentric(orders, given, tellurics):
 
 
 def _misread(setup):
-    """The setup with the tellurics where they are seen if the medium of the spectrum is not what was declared."""
-    tellurics = []
-    for template in setup.tellurics:
-        model = template.model.copy()
-        model.x_0 = misread_wavelengths(model.x_0.quantity.to_value(u.AA), setup.medium) * u.AA
-        tellurics.append(replace(template, model=model))
-    return replace(setup, tellurics=tellurics)
+    """What `doubt` wants to know: setups with the tellurics where other media put them, and what to do if so."""
+    medium = {"vacuum": "air", "air": "vacuum"}[setup.medium]
+    kinds = [(setup.medium, f"with the tellurics where they are if the wavelengths of the spectrum are in {medium}; "
+              f'give wavelength_medium="{medium}" if so')]  # fmt: skip
+    if setup.medium == "vacuum":  # else both move them the same way
+        kinds.append(("air", "with the tellurics where they are if those of the template are in air; "
+                      'clone it with wavelength_medium="air" if so'))  # fmt: skip
+    out = []
+    for taken_for, remedy in kinds if setup.tellurics else []:
+        tellurics = []
+        for template in setup.tellurics:
+            model = template.model.copy()
+            model.x_0 = misread_wavelengths(model.x_0.quantity.to_value(u.AA), taken_for) * u.AA
+            tellurics.append(replace(template, model=model))
+        out.append((replace(setup, tellurics=tellurics), remedy))
+    return out
 
 
 def _free(free):

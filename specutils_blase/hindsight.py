@@ -44,8 +44,10 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=
 
     Parameters
     ----------
-    setup, misread : Setup
-        As fitted, and with the tellurics where they are seen if the medium of the spectrum is not what was declared.
+    setup : Setup
+        As fitted.
+    misread : list of (Setup, str)
+        With the tellurics where they are seen if a medium is not what was declared, and what to do about it.
     problem, solution : ObservedLines, Solution
     free, prior
         As in `Setup.problem`.
@@ -61,31 +63,29 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=
     found, chi2 = problem.globals(solution.theta), 2.0 * solution.cost
     starts = []
     if setup.template is not None and not is_searched:
-        starts.append((setup, _better_start(setup, setup, found)))
-    if setup.tellurics:
+        starts.append((setup, None, _better_start(setup, setup, found)))
+    for other, remedy in misread:
         start = None
         if setup.template is not None and found.column.min() < np.log(VANISHED):
-            start = _better_start(misread, setup, found)  # the star may have taken the place of the tellurics
-        if start is None and _sees_better_tellurics(setup, misread, problem, solution.theta):
+            start = _better_start(other, setup, found)  # the star may have taken the place of the tellurics
+        if start is None and _sees_better_tellurics(setup, other, problem, solution.theta):
             start = found.velocity, found.vsini
-        starts.append((misread, start))
+        starts.append((other, remedy, start))
     rivals = []
-    for other, start in starts:
+    for other, remedy, start in starts:
         if start is not None:
             there = replace(other).problem(*start, free, prior)  # a copy, because this leaves its rows in the setup
             rival = levenberg_marquardt(there, there.start(), max_iterations=STEPS)
-            rivals.append((2.0 * float(rival.cost), other is misread, start))
-    better, is_misread, start = min(rivals, default=(np.inf, False, None))
+            rivals.append((2.0 * float(rival.cost), remedy, start))
+    better, remedy, start = min(rivals, key=lambda rival: rival[0], default=(np.inf, None, None))
     if not _is_clear(better, chi2, setup):
         return None
     text = f"chi2 is {better:.4g} instead of {chi2:.4g} "
-    if not is_misread:
-        velocity = added_velocities(start[0], shift)
-        return (text + f"near radial_velocity={velocity:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
-                "or leave both to the search")  # fmt: skip
-    medium = {"vacuum": "air", "air": "vacuum"}[setup.medium]
-    return (text + f"with the tellurics where they are if the wavelengths of the spectrum are in {medium}; "
-            f'give wavelength_medium="{medium}" if so')  # fmt: skip
+    if remedy is not None:
+        return text + remedy
+    velocity = added_velocities(start[0], shift)
+    return (text + f"near radial_velocity={velocity:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
+            "or leave both to the search")  # fmt: skip
 
 
 def _better_start(setup, fitted, found):

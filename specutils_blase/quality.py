@@ -187,7 +187,7 @@ def _measured(part, used, medium):
 
 def _is_covered(part, wave):
     """Whether the template of the star reaches vacuum wavelengths [Angstrom]."""
-    if part.template is None:
+    if part.template is None or "coverage" not in part.template.meta:
         return np.ones(wave.size, dtype=bool)
     velocity = dict(zip(part.parameters["name"], part.parameters["value"], strict=True))["radial_velocity"]
     beta = velocity / constants.c.to_value(u.km / u.s)

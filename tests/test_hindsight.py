@@ -5,6 +5,7 @@ Warnings are errors in these tests, so that every fit outside of `doubt_of` is a
 
 import re
 import time
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -179,3 +180,13 @@ def test_a_good_fit_is_not_held_up(star, sky, monkeypatch):
     for _ in range(3):
         fit(spectrum, star, sky, radial_velocity=VELOCITY * KMS, vsini=VSINI * KMS)
     assert min(times) < 0.2
+
+
+@pytest.mark.parametrize("free", [(), ("strength",)])
+def test_a_telluric_template_in_undeclared_air_is_told(star, sky, free):
+    model = sky.model.copy()
+    inverse = (1e4 / model.x_0.value) ** 2
+    index = 1 + 8.34254e-5 + 2.406147e-2 / (130 - inverse) + 1.5998e-4 / (38.9 - inverse)
+    model.x_0 = model.x_0.value / index * u.AA
+    _, text = doubt_of(observe(star, sky), star, replace(sky, model=model), free=free)
+    assert text.endswith('if those of the template are in air; clone it with wavelength_medium="air" if so')

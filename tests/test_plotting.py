@@ -292,6 +292,13 @@ def make_orders(n=5, skipped=(3,), *, uncertainty=True):
 
 
 class TestPage:
+    def test_orders_have_the_number_of_their_file_too(self):
+        fit = make_orders()
+        for number, order in enumerate(fit.observed):
+            order.meta["order"] = number + 14
+        assert plot_fit(fit)[0, 0].get_title(loc="left").startswith("order 4 (18 of the file), 4920 to")
+        assert "order 2 (16 of the file), RV" in plot_fit(fit, order=2)[0].get_title(loc="left")
+
     def test_every_order_says_which_it_is_and_how_good(self):
         fit = make_orders()
         panels = plot_fit(fit)
