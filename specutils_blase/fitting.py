@@ -127,7 +127,8 @@ class SpectrumFit:
         -------
         SpectrumFit
             Its spectra are those of the order, its `lines` those that it sees best, and the ``continuum_k``, ... of its
-            `parameters` its own; templates and `fit_info` are those of the whole.
+            `parameters` its own; templates and `fit_info` are those of the whole, which `covariance` and
+            `find_new_lines` need.
         """
         if isinstance(self.observed, Spectrum) and self.observed.flux.ndim == 1:
             raise ValueError(explain("order", "be taken of a fit of several", "that of one", "use the fit as it is"))
