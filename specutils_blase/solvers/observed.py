@@ -359,7 +359,7 @@ class ObservedLines:
             place = layout.free.index(STRENGTH)
             units += [(len(self.names) + k, place, scene.species == k) for k in range(scene.n_species)
                       if scene.form[k + 1] == "opacity"]  # fmt: skip
-            if len(self.veils) == 1:
+            if len(self.veils) == 1 and scene.form[0] == "opacity":  # strengths in products add up to something else
                 units.append((self.names.index("veiling"), place, star * -1.0))
         if n and CENTER in layout.free and scene.has_star:
             width = layout.start.width * (1.0 - (glob.velocity / SPEED_OF_LIGHT) ** 2)

@@ -139,6 +139,7 @@ CASES = {
     "product form": {"form": "product", "emission": False},
     "orders": {"orders": True},
     "veiling": {"veil": (-1.0,)},
+    "veiling of products": {"veil": (-1.0,), "form": "product", "emission": False},
     "veiling of an order": {"veil": (-0.5, 0.3), "orders": True},
     "profile": {"hermite": (0.1, 0.07)},
     "profile alone": {"hermite": (-0.12, -0.2), "free_scale": False, "free": (STRENGTH,)},
