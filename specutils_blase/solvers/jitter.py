@@ -51,16 +51,16 @@ def jitter_fit(problem, theta, noisy, share=1.0, **options):
     """
     scene, jitter, n_steps = problem.scene, None, 0
     counted = noisy & (scene.weight > 0) & (share == 1.0)
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         state = problem.evaluate(theta)
         taken = _determined(problem, theta, is_first=jitter is None)
         before, jitter = jitter, _most_likely(problem, scene.weight, state, counted, taken)
         problem = with_jitter(problem, scene.weight, theta, noisy, jitter, share)
-        settled = before is not None and _change(before, jitter) < SETTLED
-        now = options if settled else options | {"max_iterations": STEPS}
+        last = number == ROUNDS - 1 or (number > 0 and _change(before, jitter) < SETTLED)
+        now = options if last else options | {"max_iterations": STEPS}
         solution = levenberg_marquardt(problem, theta, **now)
         n_steps, theta = n_steps + solution.n_iterations, solution.theta
-        if settled:
+        if last:
             break
     return problem, replace(solution, n_iterations=n_steps)
 
