@@ -15,9 +15,9 @@ __all__ = ["covered"]
 LEAST_COVERED = 0.25
 
 
-def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
+def covered(orders, template, tellurics, velocity, on_missing, fewest, *, trim=True):
     """
-    The orders that the templates cover, without the pixels that they do not.
+    The orders that the templates cover, without the pixels that they do not, and that have enough pixels left.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
         Of the star.
     on_missing : {"skip", "raise", "telluric"}
         "telluric": the star need not cover anything.  "raise": nothing is left out here.
+    fewest : int
+        Usable pixels that one of several orders must have; those with fewer are skipped, unless that is all of them.
     trim : bool
         Whether pixels are left out and a warning says how much; else only orders are.
 
@@ -36,12 +38,12 @@ def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
     Orders
     """
     if on_missing == "raise":
-        return orders
+        return _large_enough(orders, fewest, trim)
     needed = [("telluric", item, 1.0) for item in tellurics]
     if template is not None and on_missing == "skip":
         needed.insert(0, ("template", template, float(relativistic_factor(velocity))))
     if not needed:
-        return orders
+        return _large_enough(orders, fewest, trim)
     lower = max(item.meta["coverage"][0] * factor for _, item, factor in needed)
     upper = min(item.meta["coverage"][1] * factor for _, item, factor in needed)
     arrays, skipped, n_pixels, n_trimmed = list(orders.arrays), [], 0, 0
@@ -68,4 +70,16 @@ def covered(orders, template, tellurics, velocity, on_missing, *, trim=True):
         remedy = ', or on_missing="telluric" fits them without the star' * (tellurics != [] and on_missing == "skip")
         warnings.warn(f"observed: {', and '.join(text)}, because they are not covered by the {ranges}; wider templates "
                       f"use them{remedy}", BlaseWarning, stacklevel=3)  # fmt: skip
-    return replace(orders, arrays=arrays)
+    return _large_enough(replace(orders, arrays=arrays), fewest, trim)
+
+
+def _large_enough(orders, fewest, warn):
+    """The orders with so many usable pixels or more; all of them if there are none."""
+    small = [k for k, a in enumerate(orders.arrays) if a is not None and np.count_nonzero(a.good) < fewest]
+    if not small or len(small) == sum(a is not None for a in orders.arrays):
+        return orders
+    if warn:
+        warnings.warn(f"observed: {len(small)} of {len(orders)} orders are skipped (numbers {listed(small)}), because "
+                      f"they have fewer usable pixels than their own parameters need ({fewest})",
+                      BlaseWarning, stacklevel=4)  # fmt: skip
+    return replace(orders, arrays=[None if k in small else a for k, a in enumerate(orders.arrays)])

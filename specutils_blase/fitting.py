@@ -22,7 +22,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
 from specutils_blase.orders import one_of, read_orders
-from specutils_blase.preparation import Setup, model_lines
+from specutils_blase.preparation import Setup, fewest_pixels, model_lines
 from specutils_blase.priors import checked_prior
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
@@ -322,12 +322,14 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if continuum not in CONTINUA:
         raise ValueError(explain("continuum", f"be one of {CONTINUA}", repr(continuum), '"polynomial" is the default'))
     on_missing = _on_missing(on_missing, orders)
-    setup = Setup.build(covered(orders, template, tellurics, velocity or 0.0, on_missing, trim=False), *settings)
+    fewest = fewest_pixels(lsf, wavelength_degree, continuum_degree, continuum)
+    part = covered(orders, template, tellurics, velocity or 0.0, on_missing, fewest, trim=on_missing == "raise")
+    setup = Setup.build(part, *settings)
     velocity, rotation = velocity_and_rotation(setup, velocity, rotation)
     if on_missing == "raise":
         setup.check_coverage(velocity)
     else:
-        setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing), *settings)
+        setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing, fewest), *settings)
     problem = setup.problem(velocity, rotation, free, prior)
     show = reporter(progress)
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,

@@ -27,7 +27,7 @@ from specutils_blase.solvers.scene import (
 from specutils_blase.solvers.smooth import Smoothness, spline_columns
 from specutils_blase.template import LineTemplate, new_rows
 
-__all__ = ["Setup", "line_priors"]
+__all__ = ["Setup", "fewest_pixels", "line_priors"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
@@ -114,8 +114,7 @@ class Setup:
         n_shared = 2 * (template is not None) + len(tellurics)
         lsfs = [lsf[k] for k in numbers] if isinstance(lsf, list) else [lsf] * len(numbers)
         lsf = lsfs[0]  # what may be free is the same for all
-        n_powers = getattr(lsf, "free", False) * (1 + getattr(lsf, "degree", 0)) + 2 * getattr(lsf, "free_shape", False)
-        n_own = n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
+        n_own = own_parameters(lsf, wavelength_degree)
         fewest = min(i.size for i in inside)
         if continuum == "spline":  # the search must follow a blaze, or it takes rotation for it
             continuum_degree = max(continuum_degree, min(BLAZE_DEGREE, fewest // FEWEST_PER_DEGREE))
@@ -372,6 +371,20 @@ def model_lines(model):
     center, strength, fwhm_gauss, fwhm_lorentz = (np.array(getattr(model, n).quantity.to_value(u.AA), dtype=float)
                                                   for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
     return Lines(center, strength, fwhm_gauss / FWHM_PER_SIGMA, fwhm_lorentz / 2.0).sorted()
+
+
+def own_parameters(lsf, wavelength_degree):
+    """Number of the parameters of one order besides its continuum."""
+    n_powers = getattr(lsf, "free", False) * (1 + getattr(lsf, "degree", 0)) + 2 * getattr(lsf, "free_shape", False)
+    return n_powers + (0 if wavelength_degree is None else wavelength_degree + 1)
+
+
+def fewest_pixels(lsf, wavelength_degree, continuum_degree, continuum):
+    """Usable pixels that an order needs for parameters of its own, and one more; see `check_degree`."""
+    lsf = lsf[0] if isinstance(lsf, list) else lsf
+    degree = continuum_degree if isinstance(continuum_degree, int | np.integer) else 0
+    fewest = degree + own_parameters(lsf, wavelength_degree) + 2
+    return max(fewest, 3 * FEWEST_KNOTS) if continuum == "spline" else fewest
 
 
 def check_degree(degree, n_pixels, n_others):

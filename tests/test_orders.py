@@ -591,6 +591,22 @@ class TestBadInput:
         with pytest.raises(ValueError, match='on_missing must be "skip", "raise", "telluric" or None'):
             fit_near(orders, star, sky, on_missing="ignore")
 
+    @pytest.mark.parametrize(("left", "settings", "needed"), [
+        (1, {}, 5), (6, {"wavelength_degree": 1}, 7), (20, {"continuum": "spline"}, 24),
+    ])  # fmt: skip
+    def test_an_order_with_a_few_pixels(self, orders, star, sky, left, settings, needed):
+        mask = np.arange(orders[1].flux.size) >= left
+        short = Spectrum(flux=orders[1].flux, spectral_axis=orders[1].spectral_axis, mask=mask,
+                         uncertainty=orders[1].uncertainty)  # fmt: skip
+        few = [orders[0], short, *orders[2:]]
+        text = rf"1 of 4 orders are skipped \(numbers 1\), because they have fewer usable .* need \({needed}\)"
+        with pytest.warns(BlaseWarning, match=text), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "observed: [0-9]+ of [0-9]+ pixels")
+            fit = fit_near(few, star, sky, **settings)
+        assert np.isnan(fit.model_spectrum[1].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
+        without = fit_near([orders[0], *orders[2:]], star, sky, **settings)
+        np.testing.assert_allclose(fit.parameters["value"][:3], without.parameters["value"][:3], rtol=1e-6)
+
     def test_pixels_beyond_a_template(self, orders, star, sky):
         with pytest.warns(BlaseWarning, match="observed: [0-9]+ pixels of 1 orders are ignored, because"):
             fit = fit_near(orders, narrow(star, 10490.0, 10558.0), sky)
