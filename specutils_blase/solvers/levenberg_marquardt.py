@@ -42,6 +42,9 @@ class Problem(Protocol):
     def coupling(self, theta):
         """(k global parameters, (k, n_lines * q) changes of the lines that a unit of each equals to the data)."""
 
+    def held_by(self, theta):
+        """Curvature of all that holds the lines besides the data, a diagonal (n_lines * q,)."""
+
     def blocked(self, theta, gradient):
         """True for parameters that are at a limit and would go beyond it, shape of theta."""
 
@@ -113,12 +116,12 @@ class _Damping:
         self.local, self.glob = np.full(n_groups, 1e-2), 1e-4
         self.wait = np.zeros(n_groups, dtype=int)
 
-    def __call__(self, diagonal):
-        """Marquardt terms of all parameters."""
+    def __call__(self, diagonal, data):
+        """Marquardt terms of all parameters from the diagonal of the matrix and the part of it that data make."""
         n_local = self.n_lines * self.q
-        local, glob = diagonal[:n_local].reshape(self.n_lines, self.q), diagonal[n_local:]
+        (local, data), glob = (a.reshape(self.n_lines, self.q) for a in (diagonal[:n_local], data)), diagonal[n_local:]
         # a parameter that its line hardly feels is damped as if it were felt a little
-        scale = np.maximum(local, INSENSITIVE * local.max(axis=1, initial=0.0, keepdims=True))
+        scale = np.maximum(local, INSENSITIVE * data.max(axis=1, initial=0.0, keepdims=True))
         return np.concatenate([(scale * self.local[self.group, None]).ravel(), glob * self.glob])
 
     def floor(self, diagonal):
@@ -147,14 +150,17 @@ class _Felt:
 
     A column of tellurics that rises and strengths that fall by as much change nothing but the prior.  Were steps of
     strengths damped, none would go along such a valley: what is damped and shortened is what the data feel of them.
+    Lines that the prior holds are not in a valley: they stay, and the column would be held with them.
     """
 
-    def __init__(self, problem, theta):
+    def __init__(self, problem, theta, diagonal):
         self.n = problem.shape[0] * problem.shape[1]
-        self.index, self.rows = problem.coupling(theta)
+        self.data = np.maximum(diagonal[: self.n] - problem.held_by(theta), 0.0)
+        self.index, rows = problem.coupling(theta)
+        self.rows = rows * (self.data / np.maximum(diagonal[: self.n], 1e-300))
 
     def of(self, step):
-        """Of every parameter of the lines, (n_lines * q,)."""
+        """Of every parameter of the lines, as far as the data hold it, (n_lines * q,)."""
         return step[: self.n] + step[self.n :][self.index] @ self.rows
 
     def back(self, felt, step):
@@ -195,13 +201,13 @@ def _consistent_move(problem, theta, step, gradient, matrix, damping):
 
 def _descend(problem, damping, theta, costs, gradient, matrix):
     """The point after a step that lowers the cost (or the point itself), its costs, and the gain promised."""
-    diagonal, before, felt = matrix.diagonal, costs.sum(), _Felt(problem, theta)
+    diagonal, before, felt = matrix.diagonal, costs.sum(), _Felt(problem, theta, matrix.diagonal)
     blocked = problem.blocked(theta, gradient)
     gradient = np.where(blocked, 0.0, gradient)
     fence = np.where(blocked, FENCE * (diagonal + damping.ridge), 0.0) + damping.floor(diagonal)
     expected = np.inf
     for attempt in range(12):
-        damped, local = felt.damped(matrix, damping(diagonal))
+        damped, local = felt.damped(matrix, damping(diagonal, felt.data))
         factor = damped.factor(local + fence)
         if factor is None:
             damping.after_failure(np.ones(len(costs), dtype=bool), attempt)

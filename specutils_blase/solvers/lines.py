@@ -166,12 +166,13 @@ class LineLayout:
 class QuadraticPenalty:
     """Half of sum(precision (theta - mean)^2), added to the cost; shapes of theta, zero precision for none.
 
-    Beyond `tail` standard deviations it goes on along its tangent (Huber 1964, Ann. Math. Stat. 35, 73).
+    Beyond `tail` standard deviations, a number or one for each line (n_lines, 1), it goes on along its tangent (Huber
+    1964, Ann. Math. Stat. 35, 73).
     """
 
     mean: np.ndarray
     precision: np.ndarray
-    tail: float = np.inf
+    tail: float | np.ndarray = np.inf
 
     def _within(self, theta):
         # the part of theta - mean that lies within the tail
@@ -345,11 +346,19 @@ class SampledLines:
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
         gradient = np.concatenate([project(columns, offset, lo, hi, residual), np.einsum("mp,p->m", dense, residual)])
-        return with_penalty(gradient, matrix, self.penalty, self.split(theta)[0])
+        if self.penalty is not None:
+            local = self.split(theta)[0]
+            gradient[: local.size] += self.penalty.gradient(local).ravel()
+            matrix.add_to_diagonal(self.held_by(theta))
+        return gradient, matrix
 
     def coupling(self, theta):
         """See `levenberg_marquardt.Problem`."""
         return [], np.zeros((0, self.shape[0] * self.shape[1]))
+
+    def held_by(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        return held_by(self, theta)
 
     def blocked(self, theta, gradient):
         """See `levenberg_marquardt.Problem`."""
@@ -408,13 +417,11 @@ def assemble_globals(dense, own=None):
     return assemble(np.zeros((1, 0)), np.zeros(1, dtype=np.int64), none, none, dense, own=own)
 
 
-def with_penalty(gradient, matrix, penalty, local):
-    """Add a penalty on the lines' theta to the gradient and the diagonal (in place)."""
-    if penalty is not None:
-        n = local.size
-        gradient[:n] += penalty.gradient(local).ravel()
-        matrix.add_to_diagonal(penalty.curvature(local).ravel())
-    return gradient, matrix
+def held_by(problem, theta):
+    """Curvature of the penalty on the lines' theta, shape (n_lines * q,)."""
+    if problem.penalty is None:
+        return np.zeros(problem.shape[0] * problem.shape[1])
+    return problem.penalty.curvature(problem.split(theta)[0]).ravel()
 
 
 def continuum_columns(wave, degree, teff=None, domain=None):

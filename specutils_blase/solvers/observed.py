@@ -24,6 +24,7 @@ from .lines import (
     assemble_globals,
     group_costs,
     group_lines,
+    held_by,
     neighbour_windows,
 )
 from .scene import (
@@ -192,9 +193,12 @@ class ObservedLines:
         index, rows = self.coupling(theta)
         matrix = assemble(columns, offset, lo, hi, self._without_lines(state, dense, index), near, own)
         matrix = matrix.sheared(index, rows)
-        if self.penalty is not None:
-            matrix.add_to_diagonal(self.penalty.curvature(self.split(theta)[0]).ravel())
+        matrix.add_to_diagonal(self.held_by(theta))
         return self.gradient(theta, (dense, own)), self._held_together(matrix)
+
+    def held_by(self, theta):
+        """See `levenberg_marquardt.Problem`."""
+        return held_by(self, theta)
 
     def continuum_places(self):
         """Where the coefficients of each continuum are among the global parameters, slices."""
