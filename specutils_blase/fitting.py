@@ -23,7 +23,7 @@ from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
 from specutils_blase.orders import one_of, read_orders
 from specutils_blase.preparation import Setup, fewest_pixels, model_lines
-from specutils_blase.priors import checked_prior
+from specutils_blase.priors import checked_priors
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
 from specutils_blase.results import Result
@@ -241,9 +241,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     free : tuple of str, or mapping
         Line parameters that may move: "strength", "fwhm" (both widths), "x_0"; a mapping with the keys "star" and
         "telluric" when they differ.  ``()`` frees the global parameters only.
-    prior : GaussianPrior or L1Prior, optional
-        Default ``GaussianPrior(tail=3)``: standard deviations of 0.3 in ln strength and ln widths and 0.5 km/s in the
-        centres, with exponential tails beyond three times that: every line list has lines that are off by more.
+    prior : GaussianPrior, L1Prior, or mapping, optional
+        Of the lines; a mapping with the keys "star" and "telluric" when they differ, the latter one prior or a list
+        with one for each species.  Default ``GaussianPrior(tail=3)``: standard deviations of 0.3 in ln strength and ln
+        widths and 0.5 km/s in the centres, with exponential tails beyond three times that: every line list has lines
+        that are off by more.
     weights : "unc", array or None
         As in `specutils.fitting.fit_lines`: 1/sigma.
     window, exclude_regions : SpectralRegion, optional
@@ -308,9 +310,9 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     _check_flags(robust=robust, jitter=jitter)
     orders = read_orders(observed, "observed", window=window, exclude_regions=exclude_regions, weights=weights,
                          wavelength_medium=wavelength_medium)  # fmt: skip
-    lsf, free, prior = _lsfs(lsf, orders), _free(free), checked_prior(prior)
-    velocity, rotation = _start(radial_velocity, vsini)
+    lsf, free, (velocity, rotation) = _lsfs(lsf, orders), _free(free), _start(radial_velocity, vsini)
     template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
+    priors = checked_priors(prior, len(tellurics))
     motion = _barycentric(orders, barycentric_velocity, tellurics)
     if motion.is_removed:  # on the ground the tellurics are at rest
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
@@ -330,7 +332,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         setup.check_coverage(velocity)
     else:
         setup = Setup.build(covered(orders, template, tellurics, velocity, on_missing, fewest), *settings)
-    problem = setup.problem(velocity, rotation, free, prior)
+    problem = setup.problem(velocity, rotation, free, priors)
     show = reporter(progress)
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
@@ -344,11 +346,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if solution.status != CONVERGED:
         warnings.warn(f"fit_spectrum did not converge ({solution.message}); start it from a better radial_velocity or "
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
-    elif text := doubt(weighted, _misread(weighted), problem, solution, free, prior,
+    elif text := doubt(weighted, _misread(weighted), problem, solution, free, priors,
                        is_searched=radial_velocity is None and vsini is None,
                        shift=motion.velocity if motion.is_removed else 0.0):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
-    theta = posterior_mean(problem, solution.theta) if prior.quadratic else solution.theta
+    theta = posterior_mean(problem, solution.theta) if priors[0].quadratic else solution.theta
     fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
     if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
         warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "

@@ -38,7 +38,7 @@ BRIGHT_LINES, MANY = 3, 3.0
 FREE = 0.95
 
 
-def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=0.0):
+def doubt(setup, misread, problem, solution, free, priors, *, is_searched, shift=0.0):
     """
     Why the minimum of a fit is a wrong one, and what to do about it.
 
@@ -49,7 +49,7 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=
     misread : list of (Setup, str)
         With the tellurics where they are seen if a medium is not what was declared, and what to do about it.
     problem, solution : ObservedLines, Solution
-    free, prior
+    free, priors
         As in `Setup.problem`.
     is_searched : bool
         Whether the fit started where the search found its best start.
@@ -74,7 +74,7 @@ def doubt(setup, misread, problem, solution, free, prior, *, is_searched, shift=
     rivals = []
     for other, remedy, start in starts:
         if start is not None:
-            there = replace(other).problem(*start, free, prior)  # a copy, because this leaves its rows in the setup
+            there = replace(other).problem(*start, free, priors)  # a copy, because this leaves its rows in the setup
             rival = levenberg_marquardt(there, there.start(), max_iterations=STEPS)
             rivals.append((2.0 * float(rival.cost), remedy, start))
     better, remedy, start = min(rivals, key=lambda rival: rival[0], default=(np.inf, None, None))

@@ -240,7 +240,7 @@ class Setup:
         order = np.argsort(seen, kind="stable")
         return lines.take(order), species[order], np.concatenate(rows)[order]
 
-    def problem(self, velocity, rotation, free, prior):
+    def problem(self, velocity, rotation, free, priors):
         """The `ObservedLines` of a starting point."""
         lines, species, self.rows = self.joint_lines(velocity)
         rows = {k: free["star" if k == STAR else "telluric"] for k in np.unique(species)}
@@ -248,7 +248,7 @@ class Setup:
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
         new = new_rows([self.template, *self.tellurics], species, self.rows)
-        penalty = line_priors(layout, prior, new) if union else None
+        penalty = line_priors(layout, [priors[k - STAR] for k in species], new) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
@@ -441,14 +441,17 @@ def grid_step(power, template):
     return max(min(limits), SMALLEST_STEP)
 
 
-def line_priors(layout, prior, new):
-    """The penalty on the lines' theta; `new` lines (n_lines,) start from a measurement, which is no prior."""
-    width_scale = prior.x_0.to_value(u.km / u.s) / SPEED_OF_LIGHT * layout.start.center / layout.start.width
-    strength = np.where(new, max(prior.strength, NEW_STRENGTH), prior.strength)
-    fwhm = np.full(len(layout.start), prior.fwhm)
+def line_priors(layout, priors, new):
+    """The penalty on the lines' theta, of each line by its own prior; `new` lines (n_lines,) start from a measurement,
+    which is no prior."""
+    strength, fwhm, tail, velocity = np.array([
+        (prior.strength, prior.fwhm, getattr(prior, "tail", np.inf), prior.x_0.to_value(u.km / u.s)) for prior in priors
+    ]).T  # fmt: skip
+    width_scale = velocity / SPEED_OF_LIGHT * layout.start.center / layout.start.width
+    strength = np.where(new, np.maximum(strength, NEW_STRENGTH), strength)
     scales = np.stack([strength, fwhm, fwhm, width_scale], axis=1)[:, list(layout.free)]
-    if prior.quadratic:
-        return QuadraticPenalty(layout.pack(), scales**-2.0, prior.tail)
+    if priors[0].quadratic:
+        return QuadraticPenalty(layout.pack(), scales**-2.0, tail[:, None])
     return AbsolutePenalty(layout.pack(), 1.0 / scales)
 
 

@@ -8,7 +8,7 @@ from astropy import units as u
 from specutils_blase.adapters import quantity_value
 from specutils_blase.errors import explain
 
-__all__ = ["GaussianPrior", "L1Prior", "checked_prior"]
+__all__ = ["GaussianPrior", "L1Prior", "checked_priors"]
 
 # Tail of the default prior: of lines that scatter like a Gaussian 0.3 % are affected.  One order of WASP-69 is fitted
 # to 0.499 % instead of 0.506 %.  With 2.0 it is 0.488 %, but where the errors of the model are many times the noise
@@ -78,11 +78,34 @@ def _check_scales(strength, fwhm, x_0):
     quantity_value(x_0, u.km / u.s, "x_0", positive=True)
 
 
-def checked_prior(prior):
-    """The prior of a fit, or an error."""
+def checked_priors(prior, n_tellurics):
+    """The priors of the star and of every telluric species, or an error."""
     if prior is None:
-        return GaussianPrior(tail=TAIL)
+        prior = GaussianPrior(tail=TAIL)
+    if not hasattr(prior, "keys"):
+        return [_checked(prior, "prior")] * (1 + n_tellurics)
+    given = dict(prior)
+    if not set(given) <= {"star", "telluric"}:
+        raise ValueError(explain("prior", 'have the keys "star" and "telluric"', list(given), "drop the others"))
+    star, tellurics = given.get("star"), given.get("telluric")
+    if isinstance(tellurics, list | tuple):
+        if len(tellurics) != n_tellurics:
+            raise ValueError(explain('prior["telluric"]', f"hold a prior for each of the {n_tellurics} species",
+                                     len(tellurics), "give one for each, or one for all"))  # fmt: skip
+    else:
+        tellurics = [tellurics] * n_tellurics
+    names = ["star", *(f"telluric[{k}]" for k in range(n_tellurics))]
+    each = {name: item for name, item in zip(names, [star, *tellurics], strict=True) if item is not None}
+    kinds = {type(_checked(item, f"prior[{name}]")) for name, item in each.items()}
+    if len(kinds) > 1:
+        raise ValueError(explain("prior", "be of one kind for star and tellurics", sorted(k.__name__ for k in kinds),
+                                 "give GaussianPrior or L1Prior throughout"))  # fmt: skip
+    default = L1Prior() if kinds == {L1Prior} else GaussianPrior(tail=TAIL)
+    return [each.get(name, default) for name in names]
+
+
+def _checked(prior, name):
     if not isinstance(prior, GaussianPrior | L1Prior):
-        raise TypeError(explain("prior", "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
+        raise TypeError(explain(name, "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
                                 "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
     return prior

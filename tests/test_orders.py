@@ -9,7 +9,16 @@ from astropy.nddata import StdDevUncertainty
 from matplotlib import pyplot
 from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
 
-from specutils_blase import BlaseWarning, CoverageError, GaussianPrior, LineTemplate, SpectrumFit, fit_spectrum
+from specutils_blase import (
+    BlaseWarning,
+    CoverageError,
+    GaussianPrior,
+    L1Prior,
+    LineTemplate,
+    SpectrumFit,
+    VoigtForest1D,
+    fit_spectrum,
+)
 from specutils_blase.flags import BLENDED, OUTSIDE_WINDOW
 from specutils_blase.instrument import BandedLSF, ResolvingPower
 from specutils_blase.simulation import scatter_lines, simulate_order, simulate_star, simulate_telluric
@@ -411,6 +420,63 @@ class TestVeiling:
     def test_a_star_is_needed(self, orders, sky):
         with pytest.raises(ValueError, match="veiling must be None without a template"):
             fit_near(orders, None, sky, veiling=0)
+
+
+class TestPriors:
+    """Star and tellurics may have priors of their own."""
+
+    @staticmethod
+    def halves(sky):
+        """Two species."""
+        values = [getattr(sky.model, name).quantity for name in ("x_0", "strength", "fwhm_G", "fwhm_L")]
+        return [template_of(VoigtForest1D(*(value[k::2] for value in values)), "observatory") for k in (0, 1)]
+
+    def test_the_same_for_all(self, orders, star, sky):
+        prior = GaussianPrior(strength=0.2, tail=2.0)
+        one = fit_near(orders, star, sky, prior=prior)
+        for mapping in ({"star": prior, "telluric": prior}, {"telluric": [prior], "star": prior}):
+            each = fit_near(orders, star, sky, prior=mapping)
+            assert np.array_equal(one.parameters["value"], each.parameters["value"])
+        default = fit_near(orders, star, sky)
+        assert np.array_equal(default.parameters["value"], fit_near(orders, star, sky, prior={}).parameters["value"])
+        assert not np.array_equal(default.parameters["value"], one.parameters["value"])
+
+    @pytest.mark.parametrize(("tight", "free", "held"), [
+        ({"telluric": GaussianPrior(strength=1e-5)}, ("strength",), {"star": ("strength",), "telluric": ()}),
+        ({"telluric": GaussianPrior(strength=1e-4)}, ("strength",), {"star": ("strength",), "telluric": ()}),
+        (GaussianPrior(strength=1e-5), ("strength",), ()),
+        (GaussianPrior(x_0=1e-4 * KMS, tail=3.0), ("strength", "x_0"), ("strength",)),
+    ])  # fmt: skip
+    def test_a_tight_one_holds_its_lines(self, orders, star, sky, tight, free, held):
+        """And not the column or the velocity, which start elsewhere."""
+        tight = fit_near(orders, star, sky, prior=tight, free=free)
+        held = fit_near(orders, star, sky, free=held)
+        assert tight.fit_info["n_iterations"] <= held.fit_info["n_iterations"] + 2
+        for name, (value, std) in found(held).items():
+            assert found(tight)[name] == (pytest.approx(value, abs=0.05 * std), pytest.approx(std, rel=0.02)), name
+
+    def test_every_species_has_its_own(self, orders, star, sky):
+        species = [GaussianPrior(strength=1e-3), GaussianPrior(strength=0.5)]
+        fit = fit_near(orders, star, self.halves(sky), prior={"star": GaussianPrior(strength=0.1), "telluric": species})
+        for template, before, width in zip([fit.template, *fit.telluric], [star, *self.halves(sky)], (0.1, 1e-3, 0.5),
+                                           strict=True):  # fmt: skip
+            seen = (before.model.x_0.value > 10502.0) & (before.model.x_0.value < 10562.0)
+            ratio = template.model.strength.value / before.model.strength.value
+            moved = np.log(ratio / np.median(ratio))[seen]  # tellurics of a fit have its columns in them
+            error = (template.model.strength.std / template.model.strength.value)[seen]
+            assert np.std(moved) < 2 * width
+            if width > 0.01:  # else the column's error is larger
+                assert error.max() == pytest.approx(width, rel=0.2)  # a line that the data do not feel
+
+    @pytest.mark.parametrize(("prior", "error", "message"), [
+        ({"stars": GaussianPrior()}, ValueError, r"prior must have the keys .*, got \['stars'\]"),
+        ({"star": 0.3}, TypeError, r"prior\[star\] must be a GaussianPrior, an L1Prior or None, got float"),
+        ({"telluric": [GaussianPrior()] * 3}, ValueError, r'prior\["telluric"\] must hold a prior for each of the 2 '),
+        ({"star": GaussianPrior(), "telluric": L1Prior()}, ValueError, "prior must be of one kind for star and"),
+    ])  # fmt: skip
+    def test_messages(self, orders, star, sky, prior, error, message):
+        with pytest.raises(error, match=message):
+            fit_near(orders, star, self.halves(sky), prior=prior)
 
 
 class TestResolvingPower:

@@ -281,7 +281,11 @@ def extended(problem, theta, lines, species):
         mean[:n, place], precision[:n, place] = problem.penalty.mean[:, k], problem.penalty.precision[:, k]
     held[n:, free.index(STRENGTH)] = False
     penalty = problem.penalty or QuadraticPenalty(mean, precision)
-    precision[n:] = SPREAD**-2.0 if isinstance(penalty, QuadraticPenalty) else 1.0 / SPREAD
+    precision[n:] = 1.0 / SPREAD
+    if isinstance(penalty, QuadraticPenalty):
+        precision[n:] = SPREAD**-2.0
+        tail = [np.broadcast_to(penalty.tail, (n, 1)), np.full((len(mean) - n, 1), np.inf)]
+        penalty = replace(penalty, tail=np.concatenate(tail)[order])
     layout = LineLayout(start.take(order), free, before.lower, before.upper)
     other = ObservedLines(
         replace(problem.scene, species=species[order]), layout, glob, free_scale=problem.free_scale,
