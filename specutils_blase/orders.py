@@ -142,7 +142,7 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
     if not used:
         raise NoPixelsError(explain(name, "have pixels to use", f"{len(members)} orders in which none can be used",
                                     "check their masks and uncertainties, and the window"))  # fmt: skip
-    _check_same(used, name)
+    _check_same(arrays, name)
     number = sum(a.n_ignored for a in used) + sum(int(np.count_nonzero(~k)) for k in kept)
     if skipped and window is None:
         warnings.warn(f"{name}: {len(skipped)} of {len(members)} orders have no pixel that can be used and are skipped "
@@ -209,9 +209,15 @@ def _frame(meta):
     return is_barycentric, quantity_value(velocity, u.km / u.s, "barycentric_velocity", allow_none=True)
 
 
-def _check_same(used, name):
-    """Raise unless all orders have an uncertainty, or none."""
-    if len({a.sigma is None for a in used}) > 1:
+def _check_same(arrays, name):
+    """Raise unless all orders have an uncertainty, or none; warn of two media, which one exposure seldom has."""
+    used = {k: a for k, a in enumerate(arrays) if a is not None}
+    if len({a.medium for a in used.values()}) > 1:
+        in_air = [k for k, a in used.items() if a.medium == "air"]
+        warnings.warn(f"{name}: {len(in_air)} of {len(used)} orders say that their wavelengths are in air (numbers "
+                      f"{listed(in_air)}), the others vacuum, and all are taken at their word; if one is wrong, "
+                      "give wavelength_medium", BlaseWarning, stacklevel=4)  # fmt: skip
+    if len({a.sigma is None for a in used.values()}) > 1:
         raise ValueError(explain(name, "have uncertainties in all orders or in none", "some without",
                                  "add them, or give weights=None"))  # fmt: skip
 

@@ -8,6 +8,7 @@ from astropy import units as u
 from astropy.nddata import StdDevUncertainty
 from matplotlib import pyplot
 from specutils import SpectralRegion, Spectrum, SpectrumCollection, SpectrumList
+from specutils.utils.wcs_utils import vac_to_air
 
 from specutils_blase import (
     BlaseWarning,
@@ -672,6 +673,15 @@ class TestBadInput:
         assert np.isnan(fit.model_spectrum[1].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
         without = fit_near([orders[0], *orders[2:]], star, sky, **settings)
         np.testing.assert_allclose(fit.parameters["value"][:3], without.parameters["value"][:3], rtol=1e-6)
+
+    def test_two_media(self, orders, star, sky, fit):
+        last = Spectrum(flux=orders[3].flux, uncertainty=orders[3].uncertainty, meta={"wavelength_medium": "air"},
+                        spectral_axis=vac_to_air(u.Quantity(orders[3].spectral_axis)))  # fmt: skip
+        text = r"1 of 4 orders say that their wavelengths are in air \(numbers 3\), the others vacuum"
+        with pytest.warns(BlaseWarning, match=text):
+            mixed = fit_near([*orders[:3], last], star, sky)
+        for name, (value, std) in list(found(fit).items())[:2]:
+            assert found(mixed)[name][0] == pytest.approx(value, abs=0.05 * std)
 
     def test_pixels_beyond_a_template(self, orders, star, sky):
         with pytest.warns(BlaseWarning, match="observed: [0-9]+ pixels of 1 orders are ignored, because"):
