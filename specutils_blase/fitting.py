@@ -71,7 +71,8 @@ class SpectrumFit:
         The model and data minus model on the observed pixels; NaN outside the fitted range, and in the residual where
         a pixel was ignored.
     components : dict of Spectrum
-        "continuum", "star" and "telluric" on the observed pixels; the last two without continuum.
+        "continuum", "star" and "telluric" on the observed pixels, the last two without continuum; "veiling" (r) if it
+        is fitted.
     fit_info : dict
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
     line_covariance : TableCovariance or None
@@ -265,10 +266,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     veiling : int, optional
-        Degree of a Legendre polynomial over all wavelengths, the logarithm of the veiling r: light without lines, in
-        units of the continuum of the star, that makes it (S + r) / (1 + r).  0 is one number for all.  With free
-        strengths it is known through their prior and through saturated lines; how much is in the multiple correlation
-        with the lines, ``parameters.meta["veiling_correlation"]``, and a warning tells when it is above 0.95.
+        Degree of a Legendre polynomial, between the first and the last wavelength of all orders, for the logarithm of
+        the veiling r: light without lines, in units of the continuum of the star, that makes it (S + r) / (1 + r).  0
+        is one number for all.  With free strengths it is known through their prior and through saturated lines; how
+        much is in the multiple correlation with the lines, ``parameters.meta["veiling_correlation"]``, and a warning
+        tells when it is above 0.95.
     robust : bool
         Whether pixels more than three standard deviations off pull with bounded force, and beyond nine not at all
         (Hampel's loss): cosmic rays and hot pixels that are not masked.  ``fit_info["down_weighted"]`` lists them with

@@ -157,7 +157,7 @@ class Setup:
         scene = Scene(
             grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, **shapes, n_parts=len(parts),
             power_basis=continuum_columns(edges.mean(axis=1), getattr(lsf, "degree", 0), domain=span),
-            own_power=own_power, veil_basis=None if veiling is None else continuum_columns(grid, veiling),
+            own_power=own_power, veil_basis=None if veiling is None else continuum_columns(grid, veiling, domain=span),
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip

@@ -98,6 +98,10 @@ class Result:
                "continuum": orders.collect(setup.spread(state.continuum * level))}  # fmt: skip
         if self.template is not None:
             out["star"] = orders.collect(setup.spread(response @ state.rotated), unit=one)
+            if self.problem.veils:
+                middle, grid = setup.scene.edges.mean(axis=1), setup.scene.grid
+                veiling = np.interp(middle, grid, setup.scene.veiling(state.globals))
+                out["veiling"] = orders.collect(setup.spread(veiling), unit=one)
         if self.tellurics:
             out["telluric"] = orders.collect(setup.spread(response @ state.telluric), unit=one)
         return out

@@ -17,13 +17,18 @@ SEARCH_PIXELS = 4096
 # Template samples held at a time in the search.
 CHUNK = 2_000_000
 ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
+# Veilings that are tried where there may be any: shallow lines would pass for a fast rotation.
+VEILINGS = (0.0, 0.3, 1.0, 3.0, 10.0)
+# Keeps the normal equations of a continuum definite, as a share of their trace.
+RIDGE = 1e-12
 
 
 def velocity_and_rotation(setup, velocity, rotation):
     """Starting velocity and vsini [km/s]; what is None is searched for.
 
     The search is a cross-correlation with the continuum projected out: for every velocity the chi-square of the
-    broadened template times the best Legendre continuum, on the lines of the template at one width.
+    broadened template, veiled if the fit has a veiling, times the best Legendre continuum, on the lines of the template
+    at one width.
     """
     if setup.template is None or (velocity is not None and rotation is not None):
         return velocity or 0.0, rotation or 1.0
@@ -81,23 +86,24 @@ class Search:
         middle = edges.mean(axis=1)
         self.points, self.kernel = np.log(middle), gaussian_kernel(scene)
         self.sky = sky_pixels(setup, self.kernel)
+        self.veilings = np.array(VEILINGS if scene.veil_basis.shape[1] else VEILINGS[:1])
 
     def chi2(self, velocities, rotation):
-        """Chi-square at each velocity, shape of `velocities`."""
+        """Chi-square at each velocity for the best of the veilings, shape of `velocities`."""
         scene = self.setup.scene
         star = convolve(self.star, rotation_weights(rotation, scene.limb_darkening, scene.step))
         star = convolve(star, self.kernel)
         step = np.log(self.grid[1] / self.grid[0])
         place = (self.points - np.log(self.grid[0])) / step
         shift = np.log(relativistic_factor(velocities)) / step
-        out = np.zeros(len(velocities))
+        out = np.zeros((len(self.veilings), len(velocities)))
         for mine in scene_parts(scene):
             if scene.data[mine].size == 0:  # an order that the star does not reach
                 continue
             target = scene.data[mine] * scene.weight[mine]
             columns = scene.basis[mine] * (self.sky[mine] * scene.weight[mine])[:, None]
             products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
-            size = max(CHUNK // target.size, 1)
+            toward, size = columns * target[:, None], max(CHUNK // target.size, 1)
             for chunk in (slice(k, k + size) for k in range(0, len(velocities), size)):
                 # beyond the grid, at a velocity that a user gives, it goes on as it ends
                 seen = np.clip(place[mine] - shift[chunk, None], 0.0, star.size - 2)
@@ -105,11 +111,21 @@ class Search:
                 seen -= left
                 flux = star[left]
                 flux += seen * (star[left + 1] - flux)
-                moments = flux @ (columns * target[:, None])
-                normal = (flux**2 @ products).reshape(len(flux), columns.shape[1], -1)
-                gain = np.einsum("vi,vij,vj->v", moments, np.linalg.pinv(normal, hermitian=True), moments)
-                out[chunk] += target @ target - gain
-        return out
+                moments, normal = flux @ toward, flux**2 @ products
+                mixed = flux @ products if len(self.veilings) > 1 else 0.0
+                for k, r in enumerate(self.veilings):  # of (star + r), the factor 1 / (1 + r) being in the continuum
+                    veiled = normal + 2.0 * r * mixed + r**2 * products.sum(axis=0)
+                    out[k, chunk] += target @ target - gain(moments + r * toward.sum(axis=0), veiled)
+        return out.min(axis=0)
+
+
+def gain(moments, normal):
+    """What linear fits with these moments (n, m) and normal equations (n, m * m) take of the squares, shape (n,)."""
+    m = moments.shape[1]
+    normal = normal.reshape(-1, m, m)
+    ridge = RIDGE * np.trace(normal, axis1=1, axis2=2) + 1e-300
+    normal = normal + ridge[:, None, None] * np.eye(m)
+    return np.einsum("vi,vi->v", moments, np.linalg.solve(normal, moments[:, :, None])[:, :, 0])
 
 
 def sky_pixels(setup, kernel):

@@ -366,7 +366,7 @@ class TestRobust:
 
 
 class TestVeiling:
-    def veiled(self, orders, star, sky, amount):
+    def veiled(self, orders, star, sky, amount, noise=0.3):
         """The same exposure with grey light beside the star: tellurics absorb it too, and the continuum is higher."""
         clear, dark = observe(star, sky, snr=1e4), observe(star, sky, snr=1e4)
         nothing = template_of(star.model.copy(), "rest")
@@ -374,8 +374,9 @@ class TestVeiling:
         dark = observe(nothing, sky, snr=1e4)
         out = []
         for k, (a, b) in enumerate(zip(clear, dark, strict=True)):
-            flux = (a.flux.value + amount * b.flux.value) / (1 + amount)
-            sigma = np.sqrt(flux) * 1e4**0.5 * 0.3  # a signal-to-noise ratio of some 300 at level 1
+            r = amount(a.spectral_axis.to_value(u.AA)) if callable(amount) else amount
+            flux = (a.flux.value + r * b.flux.value) / (1 + r)
+            sigma = np.sqrt(flux) * 1e4**0.5 * noise  # a signal-to-noise ratio of some 300 at level 1 with 0.3
             flux = flux + sigma * np.random.default_rng(k).normal(size=flux.size)
             out.append(Spectrum(flux=flux * u.electron, spectral_axis=a.spectral_axis.bin_edges,
                                 bin_specification="edges", uncertainty=StdDevUncertainty(sigma)))  # fmt: skip
@@ -406,10 +407,30 @@ class TestVeiling:
         tight = GaussianPrior(strength=0.02)
         assert fit_near(given, star, sky, veiling=0, prior=tight).parameters.meta["veiling_correlation"] < 0.95
 
-    def test_polynomial(self, orders, star, sky):
-        fit = fit_near(self.veiled(orders, star, sky, 0.4), star, sky, veiling=1, free=())
-        value, std = found(fit)["veiling_1"]
-        assert abs(value) < 4 * std < 1.5
+    @pytest.mark.parametrize("slope", [0.0, 0.5])
+    def test_polynomial(self, orders, star, sky, slope):
+        def amount(wave):
+            return 0.4 * np.exp(slope * (wave - 10532.0) / 32.0)  # the orders reach from 10500 to 10564 Angstrom
+
+        fit = fit_near(self.veiled(orders, star, sky, amount, noise=0.02), star, sky, veiling=1, free=())
+        for name, truth in (("veiling", 0.4), ("veiling_1", slope)):
+            value, std = found(fit)[name]
+            assert abs(value - truth) < 3 * std < 0.15, name
+        values = dict(zip(fit.parameters["name"], fit.parameters["value"], strict=True))
+        for order, part in zip(orders, fit.components["veiling"], strict=True):
+            wave = order.spectral_axis.to_value(u.AA)
+            expected = values["veiling"] * np.exp(values["veiling_1"] * (wave - 10532.0) / 32.0)
+            np.testing.assert_allclose(part.flux.value, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("amount", [2.0, 6.0])
+    def test_the_search_does_not_take_it_for_rotation(self, orders, star, sky, amount):
+        """Lines that veiling makes shallow look like those of a fast rotator."""
+        given = self.veiled(orders, star, sky, amount)
+        for start in ({}, {"radial_velocity": VELOCITY * KMS}, {"vsini": VSINI * KMS}):
+            fit = fit_near(given, star, sky, veiling=0, free=(), **{"radial_velocity": None, "vsini": None, **start})
+            for name, truth in (("radial_velocity", VELOCITY), ("vsini", VSINI), ("veiling", amount)):
+                value, std = found(fit)[name]
+                assert abs(value - truth) < 4 * std, name
 
     @pytest.mark.parametrize("value", [-1, 0.5, True, "0"])
     def test_messages(self, orders, star, value):
