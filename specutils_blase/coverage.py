@@ -17,7 +17,7 @@ LEAST_COVERED = 0.25
 
 def covered(orders, template, tellurics, velocity, on_missing, fewest, *, trim=True):
     """
-    The orders that the templates cover, without the pixels that they do not, and that have enough pixels left.
+    The orders that the templates cover, without the pixels that they do not, and that have enough pixels and light.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def covered(orders, template, tellurics, velocity, on_missing, fewest, *, trim=T
     Orders
     """
     if on_missing == "raise":
-        return _large_enough(orders, fewest, trim)
+        return _usable(orders, fewest, trim)
     needed = [("telluric", item, 1.0) for item in tellurics]
     if template is not None and on_missing == "skip":
         needed.insert(0, ("template", template, float(relativistic_factor(velocity))))
     if not needed:
-        return _large_enough(orders, fewest, trim)
+        return _usable(orders, fewest, trim)
     lower = max(item.meta["coverage"][0] * factor for _, item, factor in needed)
     upper = min(item.meta["coverage"][1] * factor for _, item, factor in needed)
     arrays, skipped, n_pixels, n_trimmed = list(orders.arrays), [], 0, 0
@@ -70,16 +70,23 @@ def covered(orders, template, tellurics, velocity, on_missing, fewest, *, trim=T
         remedy = ', or on_missing="telluric" fits them without the star' * (tellurics != [] and on_missing == "skip")
         warnings.warn(f"observed: {', and '.join(text)}, because they are not covered by the {ranges}; wider templates "
                       f"use them{remedy}", BlaseWarning, stacklevel=3)  # fmt: skip
-    return _large_enough(replace(orders, arrays=arrays), fewest, trim)
+    return _usable(replace(orders, arrays=arrays), fewest, trim)
 
 
-def _large_enough(orders, fewest, warn):
-    """The orders with so many usable pixels or more; all of them if there are none."""
-    small = [k for k, a in enumerate(orders.arrays) if a is not None and np.count_nonzero(a.good) < fewest]
-    if not small or len(small) == sum(a is not None for a in orders.arrays):
+def _usable(orders, fewest, warn):
+    """The orders with so many usable pixels or more and light in them; all of them if there are none."""
+    small, dark = [], []
+    for k, a in enumerate(orders.arrays):
+        if a is not None and np.count_nonzero(a.good) < fewest:
+            small.append(k)
+        elif a is not None and not np.median(a.flux[a.good]) > 0.0:
+            dark.append(k)
+    if len(small) + len(dark) == sum(a is not None for a in orders.arrays):
         return orders
-    if warn:
-        warnings.warn(f"observed: {len(small)} of {len(orders)} orders are skipped (numbers {listed(small)}), because "
-                      f"they have fewer usable pixels than their own parameters need ({fewest})",
-                      BlaseWarning, stacklevel=4)  # fmt: skip
-    return replace(orders, arrays=[None if k in small else a for k, a in enumerate(orders.arrays)])
+    reasons = ((small, f"they have fewer usable pixels than their own parameters need ({fewest})"),
+               (dark, "their median flux is not positive"))  # fmt: skip
+    for numbers, reason in reasons:
+        if numbers and warn:
+            warnings.warn(f"observed: {len(numbers)} of {len(orders)} orders are skipped (numbers {listed(numbers)}), "
+                          f"because {reason}", BlaseWarning, stacklevel=4)  # fmt: skip
+    return replace(orders, arrays=[None if k in small + dark else a for k, a in enumerate(orders.arrays)])

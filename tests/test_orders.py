@@ -652,6 +652,7 @@ class TestBadInput:
          "observed must have uncertainties in all orders or in none"),
         (lambda o: Spectrum(flux=np.ones((2, 2, 9)) * u.Jy, spectral_axis=np.arange(1.0, 10.0) * u.um), ValueError,
          "observed must have one or two dimensions"),
+        (lambda o: [*o, o[2]], ValueError, "observed must hold every order once, got the same pixels as orders 2 and"),
         (lambda o: "orders.fits", TypeError, "observed must be a Spectrum, .* got str"),
     ])  # fmt: skip
     def test_messages(self, orders, star, given, error, message):
@@ -694,6 +695,17 @@ class TestBadInput:
         assert np.isnan(fit.model_spectrum[1].flux).all() and not np.isnan(fit.model_spectrum[2].flux).any()
         without = fit_near([orders[0], *orders[2:]], star, sky, **settings)
         np.testing.assert_allclose(fit.parameters["value"][:3], without.parameters["value"][:3], rtol=1e-6)
+
+    def test_an_order_without_light(self, orders, star, sky):
+        rng, wave = np.random.default_rng(0), orders[1].spectral_axis
+        dark = Spectrum(flux=rng.normal(-1.0, 3.0, wave.size) * u.electron, spectral_axis=wave,
+                        uncertainty=StdDevUncertainty(np.full(wave.size, 3.0)))  # fmt: skip
+        text = r"observed: 1 of 4 orders are skipped \(numbers 1\), because their median flux is not positive"
+        with pytest.warns(BlaseWarning, match=text):
+            fit = fit_near([orders[0], dark, *orders[2:]], star, sky)
+        assert np.isnan(fit.model_spectrum[1].flux).all() and fit.orders["order"].tolist() == [0, 2, 3]
+        with pytest.raises(ValueError, match="must have positive flux in most pixels"):
+            fit_near([dark], star, sky)
 
     def test_two_media(self, orders, star, sky, fit):
         last = Spectrum(flux=orders[3].flux, uncertainty=orders[3].uncertainty, meta={"wavelength_medium": "air"},
