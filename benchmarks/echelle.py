@@ -1,11 +1,12 @@
 """Whole echelle spectra: telluric standards fitted with water and oxygen, one night predicted by another, and growth.
 
-    python benchmarks/echelle.py [--orders 2] [--all]
+    python benchmarks/echelle.py [--orders 2] [--all] [--each]
 
 Two A stars observed with HPF in nights of different humidity, without a star's template. "Columns" are fits that scale
 the templates and shift the wavelengths of each order, "learned" those that change the lines as well; the templates of
 one night are then scaled to the other. The rms is that of the residual over the continuum, the photon noise that of
-the file's errors. --all fits all 28 orders, and 7 and 14 of them for the growth of time and memory.
+the file's errors. --all fits all 28 orders, and 7 and 14 of them for the growth of time and memory. --each fits every
+order for itself, with the light of the sky fibre subtracted, and again with the lines that the templates lack.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 from common import Timer, peak_memory, require, show
 from specutils import Spectrum
 
-from specutils_blase import BlaseWarning, clone_spectrum, fit_spectrum
+from specutils_blase import BlaseWarning, clone_spectrum, fit_spectrum, subtract_sky
 from specutils_blase.io import read_hpf
 
 NIGHTS = ("20210212", "20210517")
@@ -27,17 +28,17 @@ NIGHTS = ("20210212", "20210517")
 SETTINGS = {"lsf": 55_000, "continuum": "spline", "wavelength_degree": 1, "progress": False}
 
 
-def tellurics(lower, upper):
-    """Templates of water and oxygen between two wavelengths [Angstrom]."""
+def tellurics(lower, upper, least=0.02, **settings):
+    """Templates of water and oxygen between two wavelengths [Angstrom], of what is deeper than `least`."""
     (path,) = require("telluric/h2o_o2_optical_depth_8038_12849.npz")
     data, out = np.load(path), []
     wave = data["wavelength_start"] + data["wavelength_step"] * np.arange(data["tau_h2o_pwv5mm"].size)
     inside = (wave > lower) & (wave < upper)
     for name in ("tau_h2o_pwv5mm", "tau_o2_airmass1"):
         depth = data[name][inside].astype(float)
-        if depth.max() > 0.02:
+        if depth.max() > least:
             out.append(clone_spectrum(Spectrum(flux=np.exp(-depth) * u.one, spectral_axis=wave[inside] * u.AA),
-                                      progress=False))  # fmt: skip
+                                      progress=False, **settings))  # fmt: skip
     return out
 
 
@@ -76,6 +77,30 @@ def nights(n_orders):
                                 "predicted by the other", "over columns"), rows)  # fmt: skip
 
 
+def each():
+    """Every order for itself: how far it is above its noise, and why."""
+    for name in NIGHTS:
+        (path,) = require(f"echelle/hpf_a0v_{name}.fits")
+        clean = subtract_sky(read_hpf(path), read_hpf(path, fiber="sky"))
+        rows = []
+        for k, order in enumerate(clean):
+            ends = order.spectral_axis.value[[0, -1]] + [-20.0, 20.0]
+            templates, settings = tellurics(max(ends[0], 8060.0), min(ends[1], 12849.0)), {"free": ("strength", "fwhm")}
+            if not templates:
+                continue
+            with Timer() as timer:
+                fits = [fit_spectrum(clean[k : k + 1], None, templates, new_lines=new, **settings, **SETTINGS)
+                        for new in (None, True)]  # fmt: skip
+            (before,), (after,) = (fit.orders for fit in fits)
+            rows.append((k, f"{ends[0] + 20:.0f}", f"{after['noise']:.3%}", f"{before['ratio']:.2f}",
+                         len(fits[1].new_lines), f"{after['ratio']:.2f}", f"{after['saturated']:.1%}",
+                         f"{timer.wall:.1f}", after["remark"]))  # fmt: skip
+        scale, error = (clean[0].meta[key] for key in ("sky_scale", "sky_scale_err"))
+        show(f"every order of {name}, {scale:.2f} +- {error:.2f} times the sky fibre subtracted",
+             ("order", "from [A]", "noise", "rms/noise", "new lines", "rms/noise", "saturated", "seconds", "remark"),
+             rows)  # fmt: skip
+
+
 def growth(count):
     """(lines, seconds, GB) of the first `count` orders with strengths free."""
     templates, orders = tellurics(8060.0, 12849.0), night(NIGHTS[0], 0, count)
@@ -89,11 +114,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--orders", type=int, default=2)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--each", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore", BlaseWarning)  # bad pixels
     if args.one:
         print(*map(float, growth(args.one)))
+        return
+    if args.each:
+        each()
         return
     nights(28 if args.all else args.orders)
     if args.all:
