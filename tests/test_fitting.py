@@ -121,6 +121,7 @@ def test_rotation_at_its_limit_is_named(star):
         at_limit = parameter(fit, "vsini")[0] <= 0.05
         assert fit.parameters.meta["at_bound"] == ["vsini"] * at_limit
         assert ("at its limit" in describe_fit(fit)) == at_limit
+        assert np.isnan(parameter(fit, "vsini")[1]) == at_limit
     assert parameter(fits[1], "vsini")[0] > 1
 
 
