@@ -171,6 +171,8 @@ def _info(options):
         text = report.describe_fit(content) if is_fit else report.describe_template(content)
     elif path.is_file() and (lines := _read_lines(path)) is not None:
         kind, text = "line table", report.describe_lines(lines)
+    elif (orders := _read_echelle(options, path)) is not None:
+        kind, text = f"file of {orders[0].meta['instrument']}", report.describe_echelle(orders)
     else:
         from specutils_blase.adapters import read_spectrum
 
@@ -194,17 +196,22 @@ def _window(options, spectrum):
     return tuple(bound * spectrum.spectral_axis.unit for bound in options.window)
 
 
-def _read_orders(options):
-    """One spectrum, or the orders that are wanted of a file of an echelle spectrograph."""
+def _read_echelle(options, path):
+    """All orders of a file of an echelle spectrograph, None of another file or if the user says how to read it."""
     from specutils_blase.io.echelle import reader_of
 
     given = (options.format, options.hdu, options.columns)
-    reader = reader_of(options.order) if given == (None,) * len(given) else None
-    if reader is None:
+    reader = reader_of(path) if given == (None,) * len(given) else None
+    return None if reader is None else reader(path)
+
+
+def _read_orders(options):
+    """One spectrum, or the orders that are wanted of a file of an echelle spectrograph."""
+    orders = _read_echelle(options, options.order)
+    if orders is None:
         if options.orders is not None:
             raise ValueError(f"--orders must be left out for {options.order}, no file of HPF or IGRINS; remove it")
         return _read_with(options, options.order)
-    orders = reader(options.order)
     numbers = [order.meta["order"] for order in orders]
     if missing := sorted(set(options.orders or ()) - set(numbers)):
         raise ValueError(f"--orders must be among {numbers[0]} to {numbers[-1]}, got {missing[0]}; correct it")
@@ -330,7 +337,7 @@ def _parser():
     _add_fit(commands, [writing, reading])
     text = "say what a file holds"
     info = commands.add_parser("info", help=text, description=text.capitalize() + ".", parents=[common, reading])
-    info.add_argument("file", metavar="FILE", help="a template, a fit or a spectrum")
+    info.add_argument("file", metavar="FILE", help="a template, a fit, a spectrum, or a file of HPF or IGRINS")
     info.set_defaults(run=_info)
     return parser
 

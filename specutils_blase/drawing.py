@@ -3,11 +3,11 @@
 import numpy as np
 
 from specutils_blase.orders import listed
-from specutils_blase.quality import REMARKABLE, order_parts, standard_deviation
+from specutils_blase.quality import REMARKABLE, has_light, noise_of, order_parts, standard_deviation
 from specutils_blase.report import with_error
 
-__all__ = ["axis_label", "component", "draw_page", "draw_telluric", "fit_title", "mark_beyond", "parameter",
-           "unit_text"]  # fmt: skip
+__all__ = ["axis_label", "component", "draw_page", "draw_telluric", "fit_title", "lit_continuum", "mark_beyond",
+           "parameter", "unit_text"]  # fmt: skip
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 DATA, MODEL, TELLURIC, CONTINUUM, NATIVE = "0.25", "#D55E00", "#0072B2", "#009E73", "#CC79A7"
@@ -101,8 +101,8 @@ def _draw_order(figure, part, row, corner, cell):
 
 
 def _draw_flux(ax, part):
-    """Data, tellurics and model over the continuum."""
-    axis, level = part.observed.spectral_axis.value, component(part, "continuum")
+    """Data, tellurics and model over the continuum, where it has light."""
+    axis, level = part.observed.spectral_axis.value, lit_continuum(part)
     used = np.isfinite(part.residual.flux.value)
     flux = np.where(used, part.observed.flux.value, np.nan) / level
     model = part.model_spectrum.flux.to_value(part.observed.flux.unit) / level
@@ -120,13 +120,14 @@ def _draw_flux(ax, part):
 
 def _draw_residual(ax, part):
     """The residual over the continuum in per cent, and the noise; every pixel is in the panel or marked at its edge."""
-    axis, level = part.observed.spectral_axis.value, component(part, "continuum")
-    residual, sigma = 100.0 * part.residual.flux.value / level, standard_deviation(part.observed)
+    axis, level = part.observed.spectral_axis.value, lit_continuum(part)
+    residual, sigma = 100.0 * part.residual.flux.value / level, noise_of(part)
     size = np.abs(residual[np.isfinite(residual)])
     limit = 1.3 * np.percentile(size, 99.0)
     if sigma is not None:
         noise = 100.0 * np.where(np.isfinite(residual), sigma, np.nan) / level
-        for side, label in ((noise, "photon noise, 1 $\\sigma$"), (-noise, "_")):
+        kind = "estimated" if standard_deviation(part.observed) is None else "photon"
+        for side, label in ((noise, f"{kind} noise, 1 $\\sigma$"), (-noise, "_")):
             ax.plot(axis, side, color=CONTINUUM, lw=0.6, zorder=5, label=label)
         limit = max(limit, 3.0 * np.nanmedian(noise))
     ax.axhline(0.0, color=MODEL, lw=0.5)
@@ -175,6 +176,12 @@ def component(fit, name):
     if name != "continuum" and level is not None:
         values = values * level.flux
     return values.to_value(unit)
+
+
+def lit_continuum(fit):
+    """The continuum of one order in the unit of the data, NaN where numbers relative to it say nothing."""
+    level = component(fit, "continuum")
+    return np.where(has_light(level, np.isfinite(fit.residual.flux.value)), level, np.nan)
 
 
 def parameter(fit, name):

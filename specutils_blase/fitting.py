@@ -62,7 +62,7 @@ class SpectrumFit:
         The tellurics with the fitted lines, the column scale in their strengths (not for the product form).
     parameters : QTable
         ``name``, ``value``, ``std``, ``unit``, ``fixed`` of every global parameter; ``meta["at_bound"]`` names those
-        that ended at a limit, where the error is none.
+        that ended at a limit, which have no standard deviation: it is NaN.
     lines : QTable
         Every line of the fit, star and telluric, with ``_err`` columns and ``flags``; see ``lines.meta``.
     new_lines : QTable
@@ -72,9 +72,11 @@ class SpectrumFit:
         a pixel was ignored.
     components : dict of Spectrum
         "continuum", "star" and "telluric" on the observed pixels, the last two without continuum; "veiling" (r) if it
-        is fitted.
+        is fitted; of a spectrum without uncertainties also "noise", the standard deviation that the fit estimates from
+        differences between neighbouring pixels (narrow lines, where there are many, are taken for noise).
     fit_info : dict
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
+        ``rms`` is that of the residual over the continuum, as in `orders`.
     line_covariance : TableCovariance or None
         What `covariance` works with; not in files.
     exposure : Exposure or None
@@ -82,10 +84,14 @@ class SpectrumFit:
     orders : QTable
         How good every order that was fitted is: ``order`` (its number in `observed`), ``wavelength_min`` and
         ``wavelength_max`` (vacuum) of its ``n_pixels`` used pixels, ``rms`` of the residual over the continuum,
-        ``noise`` (that of the uncertainties: the photon noise; NaN without), their ``ratio``, the share of the pixels
-        that are ``saturated`` (the tellurics transmit less than 0.05), ``autocorrelation`` (of the residual in units of
-        its noise, between neighbouring pixels), ``chi2`` per pixel, and a ``remark`` that says what a ratio above 1.5
-        is due to, as far as the residual tells.  A fit of one spectrum has one row.
+        ``noise`` (that of the uncertainties: the photon noise; without, that in `components`), their ``ratio``, the
+        share of the pixels that are ``saturated`` (the tellurics transmit less than 0.05), ``autocorrelation`` (of the
+        residual in units of its noise, between neighbouring pixels), ``chi2`` per pixel, and a ``remark`` that says
+        what a ratio above 1.5 is due to, as far as the residual tells, and of a spline continuum that is worth more
+        than 0.9 of its coefficients that it wants more freedom than its knots have (not in that of a single `order`).
+        Numbers relative to the continuum are those of pixels in which it is at least a tenth of its median over the
+        used pixels of the order: elsewhere, at the ends of a blaze, there is no light.  A fit of one spectrum has one
+        row.
     """
 
     observed: Spectrum

@@ -18,6 +18,7 @@ from specutils_blase.drawing import (
     draw_page,
     draw_telluric,
     fit_title,
+    lit_continuum,
     mark_beyond,
     parameter,
     unit_text,
@@ -82,7 +83,8 @@ def plot_fit(fit, ax=None, order=None):
 
     Of several orders there is a page, each order over its continuum with its number, wavelengths, rms and photon noise
     (in bold where the rms is more than 1.5 times that), and the residual below, in which pixels beyond the panel are
-    marked at its edge.  At its foot are the orders that were skipped.
+    marked at its edge.  It is empty where the continuum is below a tenth of its median: there is no light to compare
+    with.  At its foot are the orders that were skipped.
 
     Parameters
     ----------
@@ -346,17 +348,17 @@ def _draw_fit(ax, fit, *, points=False):
 
 def _draw_residual(ax, fit):
     axis, residual = fit.observed.spectral_axis.value, fit.residual.flux.value
-    sigma = standard_deviation(fit.observed)
+    is_used, sigma = np.isfinite(residual), standard_deviation(fit.observed)
     if sigma is not None:
         residual, label = residual / sigma, "Residual [$\\sigma$]"
     else:
-        level = component(fit, "continuum")
-        residual = 100.0 * residual / (fit.model_spectrum.flux.value if level is None else level)
+        has_continuum = component(fit, "continuum") is not None
+        residual = 100.0 * residual / (lit_continuum(fit) if has_continuum else fit.model_spectrum.flux.value)
         label = "Residual [%]"
     used = np.isfinite(residual)
     ax.axhline(0.0, color=MODEL, lw=0.9)
     ax.plot(axis, residual, ".", ms=2, color=DATA)
-    _shade_ignored(ax, axis, used)
+    _shade_ignored(ax, axis, is_used)
     limit = 1.3 * np.percentile(np.abs(residual[used]), 99.5)
     ax.set_ylim(-limit, limit)
     ax.set_ylabel(label)
@@ -405,10 +407,12 @@ def _marked(fit):
 
 def _richest_pixels(fit):
     """First and last pixel of the part with the most structure."""
-    level = component(fit, "continuum")
     model = fit.model_spectrum.flux.value
     count = min(ZOOM_PIXELS, model.size)
-    first = _richest(model if level is None else model / level, count)
+    if component(fit, "continuum") is not None:
+        level = lit_continuum(fit)
+        model = np.where(np.isnan(level), 1.0, model / level)
+    first = _richest(model, count)
     return first, first + count - 1
 
 

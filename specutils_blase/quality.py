@@ -8,8 +8,14 @@ from specutils import Spectrum
 
 from specutils_blase.adapters import gaps_between, wavelength_values
 
-__all__ = ["autocorrelation", "order_parts", "order_table", "scaled_residual", "standard_deviation"]
+__all__ = ["autocorrelation", "has_light", "noise_of", "order_parts", "order_table", "scaled_residual",
+           "standard_deviation"]  # fmt: skip
 
+# Numbers relative to the continuum are of pixels where it is at least this share of its median over the order: at the
+# ends of a blaze, where it may be zero, they say nothing.
+LEAST_LIGHT = 0.1
+# A continuum that is worth more than this share of its coefficients has used them up.
+USED_UP = 0.9
 # An order whose rms is this many times its photon noise gets a remark.
 REMARKABLE = 1.5
 # The core of a telluric line is saturated where less than this is transmitted.
@@ -32,14 +38,17 @@ COLUMNS = {
     "wavelength_min": (".2f", "of the used pixels, vacuum"),
     "wavelength_max": (".2f", "of the used pixels, vacuum"),
     "n_pixels": (None, "used pixels"),
-    "rms": ("{:.3%}", "root mean square of the residual over the continuum"),
-    "noise": ("{:.3%}", "root mean square of the uncertainties over the continuum: the photon noise"),
+    "rms": ("{:.3%}", f"root mean square of the residual over the continuum, where that is above {LEAST_LIGHT} of its "
+            "median"),
+    "noise": ("{:.3%}", "the same of the uncertainties: the photon noise; without uncertainties, of the noise that the "
+              "fit estimates from neighbouring pixels"),
     "ratio": (".2f", "rms over noise"),
     "saturated": ("{:.1%}", f"share of the pixels in which the tellurics transmit less than {SATURATED}"),
     "autocorrelation": (".2f", "of the residual in units of its noise, between neighbouring pixels"),
     "chi2": (".2f", "per pixel"),
-    "remark": (None, f"what a ratio above {REMARKABLE} is due to, as far as the residual tells"),
-}
+    "remark": (None, f"what a ratio above {REMARKABLE} is due to, as far as the residual tells, and whether a spline "
+               "continuum is at the end of its freedom"),
+}  # fmt: skip
 
 
 def order_table(fit):
@@ -55,11 +64,14 @@ def order_table(fit):
     QTable
         See `SpectrumFit.orders`.
     """
-    rows = []
-    for number, part in order_parts(fit):
-        used = np.isfinite(part.residual.flux.value)
-        if used.any():
-            rows.append((number, *_measured(part, used, fit.fit_info.get("wavelength_medium", "vacuum"))))
+    rows, medium = [], fit.fit_info.get("wavelength_medium", "vacuum")
+    fitted = [(k, part) for k, part in order_parts(fit) if np.isfinite(part.residual.flux.value).any()]
+    worth = fit.fit_info.get("continuum_parameters", [])
+    if len(worth) != len(fitted):  # polynomials, or one order of several, which does not know its place among them
+        worth = [0.0] * len(fitted)
+    for (number, part), n_worth in zip(fitted, worth, strict=True):
+        *measured, remark = _measured(part, np.isfinite(part.residual.flux.value), medium)
+        rows.append((number, *measured, "; ".join(filter(None, [remark, _used_up(part, n_worth)]))))
     table = QTable(rows=rows, names=tuple(COLUMNS))
     for name, (form, description) in COLUMNS.items():
         if name.startswith("wavelength"):
@@ -103,6 +115,46 @@ def standard_deviation(spectrum):
         return (spectrum.uncertainty.quantity**kind).to_value(spectrum.flux.unit)
 
 
+def has_light(level, used):
+    """
+    Where a continuum is high enough for numbers relative to it.
+
+    Parameters
+    ----------
+    level : ndarray, shape (n_pix,)
+        The continuum of an order; NaN has no light.
+    used : ndarray of bool, shape (n_pix,), or slice
+        The pixels whose median it is compared with; one at least.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_pix,)
+        Of all pixels, used or not.
+    """
+    middle = np.median(level[used])
+    return level * middle >= LEAST_LIGHT * middle**2  # of the same sign
+
+
+def noise_of(part):
+    """
+    Standard deviations of one order in the unit of its flux: its own, or what the fit has estimated without.
+
+    Parameters
+    ----------
+    part : SpectrumFit
+        Of one spectrum.
+
+    Returns
+    -------
+    ndarray, shape (n_pix,), or None
+        None where neither is known.
+    """
+    sigma = standard_deviation(part.observed)
+    if sigma is None and "noise" in part.components:
+        sigma = part.components["noise"].flux.to_value(part.observed.flux.unit)
+    return sigma
+
+
 def scaled_residual(part):
     """
     The residual of one order in units of its noise, by increasing wavelength, for `autocorrelation`.
@@ -110,7 +162,7 @@ def scaled_residual(part):
     Parameters
     ----------
     part : SpectrumFit
-        Of one spectrum; without uncertainties the noise is taken to be the same share of the continuum everywhere.
+        Of one spectrum; where no noise is known it is taken to be the same share of the continuum everywhere.
 
     Returns
     -------
@@ -119,9 +171,10 @@ def scaled_residual(part):
     run : ndarray of int, shape (n_pix,)
         Goes up by one at every gap, where pixels are missing that the spectrum does not have.
     """
-    residual, scale = part.residual.flux.value, standard_deviation(part.observed)
+    residual, scale = part.residual.flux.value, noise_of(part)
     if scale is None:
-        scale = part.components["continuum"].flux.to_value(part.observed.flux.unit)
+        scale, used = part.components["continuum"].flux.to_value(part.observed.flux.unit), np.isfinite(residual)
+        scale = np.where(used & has_light(scale, used), scale, np.nan) if used.any() else scale
     wave = wavelength_values(part.observed.spectral_axis)
     by_wave, run = np.argsort(wave), np.zeros(wave.size, dtype=int)
     run[gaps_between(wave[by_wave])[0] + 1] = 1
@@ -171,10 +224,10 @@ def _measured(part, used, medium):
     residual = part.residual.flux.to_value(unit)[used]
     level = part.components["continuum"].flux.to_value(unit)[used]
     wave = wavelength_values(part.observed.spectral_axis[used], wavelength_medium=medium)
-    sigma = standard_deviation(part.observed)
-    rms, noise, chi2 = float(np.sqrt(np.mean((residual / level) ** 2))), np.nan, np.full(residual.size, np.nan)
+    lit, sigma = has_light(level, slice(None)), noise_of(part)
+    rms, noise, chi2 = _rms(residual[lit] / level[lit]), np.nan, np.full(residual.size, np.nan)
     if sigma is not None:
-        noise, chi2 = float(np.sqrt(np.mean((sigma[used] / level) ** 2))), (residual / sigma[used]) ** 2
+        noise, chi2 = _rms(sigma[used][lit] / level[lit]), (residual / sigma[used]) ** 2
     telluric = part.components.get("telluric")
     saturated = np.zeros(residual.size, dtype=bool) if telluric is None else telluric.flux.value[used] < SATURATED
     values, run = scaled_residual(part)
@@ -183,6 +236,10 @@ def _measured(part, used, medium):
     remark = _remark(part, used, covered, chi2, saturated, correlation, n_pairs) if rms > REMARKABLE * noise else ""
     return (wave.min(), wave.max(), residual.size, rms, noise, rms / noise, float(np.mean(saturated)),
             float(correlation[1]), float(np.mean(chi2)), remark)  # fmt: skip
+
+
+def _rms(values):
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _is_covered(part, wave):
@@ -218,8 +275,19 @@ def _remark(part, used, covered, chi2, saturated, correlation, n_pairs):
     elif correlation[1] > limit:
         remarks.append(f"errors of the model: residuals are correlated over {_length(correlation)} pixels")
     elif abs(correlation[1]) <= limit:
-        remarks.append("residuals are white: there is more noise than the uncertainties say")
+        said = "was estimated" if standard_deviation(part.observed) is None else "the uncertainties say"
+        remarks.append(f"residuals are white: there is more noise than {said}")
     return "; ".join(remarks)
+
+
+def _used_up(part, worth):
+    """What there is to say of a spline continuum that is worth so many parameters."""
+    size = sum(name.startswith("continuum_") for name in part.parameters["name"])
+    if not worth > USED_UP * size:
+        return ""
+    used = np.flatnonzero(np.isfinite(part.residual.flux.value))
+    every = (used[-1] + 1 - used[0]) / (size - 3)  # intervals of a cubic spline
+    return f"the continuum wants more freedom than the knots of its spline have, one every {every:.0f} pixels"
 
 
 def _length(correlation):

@@ -5,9 +5,11 @@ from astropy import units as u
 from specutils import Spectrum
 
 from specutils_blase.flags import OUTSIDE_WINDOW
+from specutils_blase.quality import standard_deviation
 
 __all__ = [
     "describe_arrays",
+    "describe_echelle",
     "describe_fit",
     "describe_info",
     "describe_lines",
@@ -171,12 +173,17 @@ def describe_orders(orders, numbers=None, n_shown=28):
         row = orders[int(k)]
         low, high = (row[f"wavelength_{end}"].to_value(u.AA) for end in ("min", "max"))
         rows.append((row["order"], row["order"] if numbers is None else numbers[k], f"{low:.1f} to {high:.1f}",
-                     row["n_pixels"], f"{100 * row['rms']:.3f}", f"{100 * row['noise']:.3f}", f"{row['ratio']:.2f}",
-                     row["remark"].ljust(width)))  # fmt: skip
+                     row["n_pixels"], f"{100 * row['rms']:.3f}", _known(100 * row["noise"], 3),
+                     _known(row["ratio"], 2), row["remark"].ljust(width)))  # fmt: skip
     if all(row[0] == row[1] for row in rows[1:]):
         rows = [(first, *others) for first, _, *others in rows]
     more = len(orders) - n_shown
     return format_table(rows) + (f"\n  and {more} with smaller ratios" if more > 0 else "")
+
+
+def _known(value, digits):
+    """A number, or nothing where there is none."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else ""
 
 
 def describe_lines(lines, n_shown=10):
@@ -249,6 +256,48 @@ def describe_arrays(arrays):
     if arrays.sigma is not None:
         pairs["signal to noise"] = f"{np.median(arrays.flux[good] / arrays.sigma[good]):.4g} (median)"
     return format_pairs(pairs)
+
+
+def describe_echelle(orders):
+    """
+    What the file of an echelle spectrograph holds, and every order of it.
+
+    Parameters
+    ----------
+    orders : SpectrumList
+        As `read_hpf` and `read_igrins` return them.
+
+    Returns
+    -------
+    str
+    """
+    meta, ratios = orders[0].meta, [_signal_to_noise(order) for order in orders]
+    ends = np.array([order.spectral_axis.to_value(u.AA)[[0, -1]] for order in orders])
+    n_pixels, n_masked = [order.flux.size for order in orders], [np.count_nonzero(order.mask) for order in orders]
+    pairs = {
+        "instrument": meta["instrument"] + (f", {meta['fiber']} fibre" if "fiber" in meta else ""),
+        "orders": len(orders),
+        "pixels": f"{sum(n_pixels)}, {sum(n_masked)} of them masked",
+        "range": f"{ends.min():.2f} to {ends.max():.2f} Angstrom in {meta['wavelength_medium']}",
+        "frame": meta["frame"],
+        "flux unit": str(orders[0].flux.unit),
+    }
+    if "barycentric_velocity" in meta:
+        velocity = meta["barycentric_velocity"].to_value(u.km / u.s)
+        pairs["frame"] += f"; {velocity:.3f} km / s are added for barycentric velocities"
+    known = np.concatenate(ratios)
+    pairs["signal to noise"] = f"{np.median(known):.4g} (median)" if known.size else "not known without uncertainties"
+    rows = [("order", "wavelengths [Angstrom]", "pixels", "masked", "S/N")]
+    for order, (low, high), n, bad, ratio in zip(orders, np.sort(ends), n_pixels, n_masked, ratios, strict=True):
+        rows.append((order.meta["order"], f"{low:.1f} to {high:.1f}", n, bad,
+                     f"{np.median(ratio):.4g}" if ratio.size else ""))  # fmt: skip
+    return f"{format_pairs(pairs)}\n{format_table(rows)}"
+
+
+def _signal_to_noise(spectrum):
+    """Of the pixels that are not masked, (n,); empty without uncertainties."""
+    sigma, good = standard_deviation(spectrum), ~spectrum.mask
+    return np.zeros(0) if sigma is None else spectrum.flux.value[good] / sigma[good]
 
 
 def _count_lines(lines):

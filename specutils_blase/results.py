@@ -7,6 +7,7 @@ from astropy.table import QTable, vstack
 from specutils_blase.covariance import TableCovariance
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import blended_widths, line_table, original_index
+from specutils_blase.quality import has_light
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.exposures import Exposure
 from specutils_blase.solvers.jitter import SMALLEST, jitter_errors
@@ -104,6 +105,10 @@ class Result:
                 out["veiling"] = orders.collect(setup.spread(veiling), unit=one)
         if self.tellurics:
             out["telluric"] = orders.collect(setup.spread(response @ state.telluric), unit=one)
+        if not setup.has_sigma:
+            with np.errstate(divide="ignore"):
+                sigma = np.where(setup.weight > 0, level / setup.weight, np.nan)
+            out["noise"] = orders.collect(setup.spread(sigma))
         return out
 
     def parameters(self):
@@ -133,8 +138,8 @@ class Result:
                 rows.append(("resolving_power", power, error, "", not problem.free_scale))
             for k, value in enumerate(np.atleast_1d(glob.log_scale)[1:], 1):
                 rows.append((f"resolving_power_{k}", value, named[f"resolving_power_{k}"], "", False))
-        hermite = self.hermite()
-        rows.extend((name, value, named.get(name, 0.0), "", not scene.free_hermite) for name, value in hermite.items())
+        rows.extend((name, value, named.get(name, 0.0), "", not scene.free_hermite)
+                    for name, value in self.hermite().items())  # fmt: skip
         for k, (value, error) in enumerate(zip(glob.column, std_columns, strict=True)):
             name = "telluric_scale" if scene.n_species == 1 else f"telluric_scale_{k}"
             rows.append((name, np.exp(value), np.exp(value) * error, "", False))
@@ -144,16 +149,22 @@ class Result:
         table = QTable(rows=rows, names=("name", "value", "std", "unit", "fixed"),
                        dtype=(str, float, float, str, bool))  # fmt: skip
         table.meta["errors"] = ERRORS if self.setup.has_sigma else ERRORS_SCALED
-        # an error bar about a limit says nothing
-        inside = SMALLEST_VSINI < glob.vsini < LARGEST_VSINI
-        table.meta["at_bound"] = [] if self.template is None or inside else ["vsini"]
+        table.meta["at_bound"] = self.at_bound()
+        table["std"][np.isin(table["name"], table.meta["at_bound"])] = np.nan  # the curvature is that beside the limit
         if problem.veils:
-            inside = SMALLEST_VEIL + 1e-6 < glob.veil[0] < LARGEST_VEIL - 1e-6  # not to rounding
-            table.meta["at_bound"] += [] if inside else ["veiling"]
             table.meta["veiling_correlation"] = self.veiling_correlation()
-        if scene.free_hermite:
-            table.meta["at_bound"] += [name for name, value in hermite.items() if abs(value) >= LARGEST_HERMITE]
         return table
+
+    def at_bound(self):
+        """Names of the global parameters that ended at a limit."""
+        glob, out = self.state.globals, []
+        if self.template is not None and not SMALLEST_VSINI < glob.vsini < LARGEST_VSINI:
+            out.append("vsini")
+        if self.problem.veils and not SMALLEST_VEIL + 1e-6 < glob.veil[0] < LARGEST_VEIL - 1e-6:  # not to rounding
+            out.append("veiling")
+        if self.problem.scene.free_hermite:
+            out += [name for name, value in self.hermite().items() if abs(value) >= LARGEST_HERMITE]
+        return out
 
     def hermite(self):
         """h3 and h4 of the line spread function, where they are given the mean of the orders; none for a Gaussian."""
@@ -280,8 +291,11 @@ class Result:
     def fit_info(self, n_lines):
         """How it went."""
         state, setup, solution = self.state, self.setup, self.solution
-        good = setup.weight > 0
-        relative = (state.pixels * state.continuum - setup.scene.data)[good] / state.continuum[good]
+        good, lit = setup.weight > 0, np.zeros(setup.weight.size, dtype=bool)
+        for p in range(setup.scene.n_parts):
+            mine = setup.scene.part == p
+            lit[mine] = good[mine] & has_light(state.continuum[mine], good[mine])
+        relative = (state.pixels * state.continuum - setup.scene.data)[lit] / state.continuum[lit]
         return {
             "status": solution.status, "message": solution.message, "rms": float(np.std(relative)),
             "chi2": self.chi2, "dof": float(self.dof), "condition": self.factor.condition(), "n_lines": n_lines,

@@ -412,6 +412,37 @@ class TestEchelle:
         assert re.search(message, capsys.readouterr().err)
         assert not (raw / "none.asdf").exists()
 
+    def test_info(self, raw, capsys):
+        run("info", raw / "raw.fits")
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first.endswith("raw.fits: a file of HPF")
+        text = "\n".join(lines)
+        with fits.open(raw / "raw.fits") as hdus:
+            ratio, wave = hdus["Sci Flux"].data / hdus["Sci Error"].data, hdus["Sci Wavl"].data
+        for expected in ("HPF, science fibre", "orders           3", "600, 0 of them masked", "observatory\n",
+                         f"{wave.min():.2f} to {wave.max():.2f} Angstrom in vacuum"):  # fmt: skip
+            assert expected in text
+        assert f"signal to noise  {np.median(ratio):.4g} (median)" in text
+        assert [row.split() for row in lines[-3:]] == [
+            [str(k), f"{wave[k, 0]:.1f}", "to", f"{wave[k, -1]:.1f}", "200", "0", f"{np.median(ratio[k]):.4g}"]
+            for k in range(3)
+        ]  # fmt: skip
+
+    def test_info_of_real_files(self, shared_data, capsys):
+        run("info", shared_data / "echelle" / "hpf_a0v_20210212.fits")
+        out = capsys.readouterr().out
+        assert "observatory; -14.199 km / s are added" in out and len(out.splitlines()) == 9 + 28
+        run("info", shared_data / "echelle" / "igrins_suaur_h.fits")
+        out = capsys.readouterr().out
+        assert "not known without uncertainties" in out and "nan" not in out
+
+    @pytest.mark.parametrize("cut", [200, 4000, 9000])
+    def test_files_that_are_cut_short(self, raw, capsys, cut):
+        (raw / "cut.fits").write_bytes((raw / "raw.fits").read_bytes()[:cut])
+        for arguments in (("info",), ("fit", raw / "star.asdf", "-o", raw / "none.asdf")):
+            line = refused(capsys, arguments[0], raw / "cut.fits", *arguments[1:])
+            assert line.endswith("cut.fits, which is cut short; fetch it again")
+
     @pytest.mark.parametrize("text", ["a", "3-1", "-1", "1-2-3", ""])
     def test_orders_that_are_no_numbers(self, raw, capsys, text):
         with pytest.raises(SystemExit):

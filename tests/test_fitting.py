@@ -121,6 +121,7 @@ def test_rotation_at_its_limit_is_named(star):
         at_limit = parameter(fit, "vsini")[0] <= 0.05
         assert fit.parameters.meta["at_bound"] == ["vsini"] * at_limit
         assert ("at its limit" in describe_fit(fit)) == at_limit
+        assert np.isnan(parameter(fit, "vsini")[1]) == at_limit
     assert parameter(fits[1], "vsini")[0] > 1
 
 
@@ -644,8 +645,9 @@ def test_hopeless_fits_have_finite_results(order, star, sky, kind):
     else:
         lsf = float(kind.split()[1])
     fit = fit_near(spectrum, star, sky, lsf=lsf)
-    for name in ("value", "std"):
-        assert np.all(np.isfinite(fit.parameters[name]))
+    at_bound = np.isin(fit.parameters["name"], fit.parameters.meta["at_bound"])
+    assert np.all(np.isfinite(fit.parameters["value"]))
+    np.testing.assert_array_equal(np.isnan(fit.parameters["std"]), at_bound)
     for name in ("strength", "strength_err", "equivalent_width", "equivalent_width_err"):
         assert np.all(np.isfinite(fit.lines[name].value))
     assert np.all(np.isfinite(fit.model_spectrum.flux.value))

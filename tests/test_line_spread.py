@@ -131,6 +131,7 @@ class TestGaussHermite:
         fit = fit_near(observe(star, sky, 6, h3=0.4), star, sky, ResolvingPower(POWER, free_shape=True))
         assert found(fit)["h3"][0] == 0.3
         assert fit.parameters.meta["at_bound"] == ["h3"]
+        assert np.isnan(found(fit)["h3"][1]) and found(fit)["h4"][1] > 0
 
 
 class TestMeasured:

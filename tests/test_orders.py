@@ -395,7 +395,17 @@ class TestVeiling:
     def test_none_is_at_its_limit_or_small(self, orders, star, sky):
         fit = fit_near(orders, star, sky, veiling=0, free=())
         value, std = found(fit)["veiling"]
-        assert value < 0.05 and ("veiling" in fit.parameters.meta["at_bound"] or value < 4 * std)
+        at_bound = "veiling" in fit.parameters.meta["at_bound"]
+        assert value < 0.05 and (at_bound or value < 4 * std)
+        assert np.isnan(std) == at_bound
+
+    def test_lines_that_are_too_deep_put_it_at_its_limit(self, orders, star, sky):
+        deeper = [Spectrum(flux=order.flux * (order.flux / np.max(order.flux)).value ** 0.5, mask=order.mask,
+                           spectral_axis=order.spectral_axis, uncertainty=order.uncertainty)
+                  for order in orders[::3]]  # fmt: skip
+        fit = fit_near(deeper, star, sky, veiling=0, free=())
+        assert "veiling" in fit.parameters.meta["at_bound"]
+        assert found(fit)["veiling"][0] == pytest.approx(1e-4, rel=1e-3) and np.isnan(found(fit)["veiling"][1])
 
     def test_with_free_strengths_it_is_said_to_be_degenerate(self, orders, star, sky):
         given = self.veiled(orders, star, sky, 0.4)
@@ -769,6 +779,38 @@ def test_quality_of_orders(fit, orders, tmp_path):
         np.testing.assert_array_equal(table[name], again[name])
 
 
+@pytest.fixture(scope="module")
+def edged(orders):
+    """Orders that end in the dark, without uncertainties."""
+    out = []
+    for k, order in enumerate(orders[:2]):
+        sigma = 0.003 * np.median(order.flux.value)
+        blaze = np.clip(np.arange(N_PIX) / 40.0 - 1.0, 0.0, 1.0)  # none for 40 pixels, all after 80
+        values = blaze * order.flux.value + sigma * np.random.default_rng(k).standard_normal(N_PIX)
+        out.append(Spectrum(flux=values * u.electron, spectral_axis=order.spectral_axis))
+    return SpectrumList(out)
+
+
+def test_pixels_without_light_have_no_part_in_relative_numbers(edged, star, sky, tmp_path):
+    fit = fit_near(edged, star, sky, continuum="spline", free=())
+    relative, unlit = [], 0
+    for left, level, row in zip(fit.residual, fit.components["continuum"], fit.orders, strict=True):
+        lit = level.flux > 0.1 * np.median(level.flux)
+        unlit += np.count_nonzero(~lit)
+        relative.append((left.flux / level.flux).value[lit])
+        assert row["n_pixels"] == N_PIX and row["rms"] == pytest.approx(np.sqrt(np.mean(relative[-1] ** 2)), rel=1e-9)
+        assert row["rms"] < 0.1 < 1.0 < np.max(np.abs(left.flux / level.flux))
+    assert unlit > 60
+    assert fit.fit_info["rms"] == pytest.approx(np.std(np.concatenate(relative)), rel=1e-9)
+    assert np.sum(fit.orders["chi2"] * fit.orders["n_pixels"]) == pytest.approx(fit.fit_info["chi2"], rel=1e-9)
+    for order, part in zip(edged, fit.components["noise"], strict=True):
+        second = np.median(np.abs(np.convolve(order.flux.value, [1.0, -2.0, 1.0], mode="valid")))
+        np.testing.assert_allclose(part.flux.value, 1.4826 * second / np.sqrt(6.0))
+    assert np.all(fit.orders["noise"] < fit.orders["rms"] * 2.0) and np.all(fit.orders["noise"] > 0.003)
+    fit.write(tmp_path / "fit.asdf")
+    np.testing.assert_array_equal(SpectrumFit.read(tmp_path / "fit.asdf").orders["noise"], fit.orders["noise"])
+
+
 def test_quality_of_a_collection_with_padding(orders, star, sky):
     axes = np.array([order.spectral_axis.value for order in orders])
     axes[1, -5:] = np.nan
@@ -831,6 +873,22 @@ class TestSplines:
         assert "order_3_continuum_10" in values and "order_3_continuum_11" not in values
         level = spline.components["continuum"][3].flux.value
         assert abs(values["order_3_continuum_5"][0] / np.median(level) - 1) < 0.1
+
+    def test_a_ripple_that_the_knots_hardly_follow_is_told(self, star, sky):
+        out = []
+        for period in (230, 3000):
+            order = simulate_order(star.model, sky.model, seed=period, lower=10500 * u.AA, upper=10560 * u.AA, snr=300,
+                                   n_pix=600, bad_pixels=0, resolving_power=LSF, radial_velocity=VELOCITY * KMS,
+                                   vsini=VSINI * KMS, telluric_scale=COLUMN).spectrum  # fmt: skip
+            factor = 1.0 + 0.05 * np.sin(2.0 * np.pi * np.arange(600) / period)
+            out.append(Spectrum(flux=order.flux * factor, spectral_axis=order.spectral_axis,
+                                uncertainty=StdDevUncertainty(order.uncertainty.array * factor)))  # fmt: skip
+        fit = fit_near(out, star, sky, continuum="spline", free=())
+        worth = fit.fit_info["continuum_parameters"]
+        assert 0.9 * 12 < worth[0] < 12 and worth[1] < 8
+        first, second = fit.orders["remark"]
+        assert first.endswith("the continuum wants more freedom than the knots of its spline have, one every 67 pixels")
+        assert "freedom" not in second
 
     def test_comes_back_from_a_file(self, spline, tmp_path):
         spline.write(tmp_path / "fit.asdf")

@@ -329,6 +329,28 @@ class TestPage:
         ax, below = plot_fit(make_orders(uncertainty=False))[0]
         assert "noise" not in ax.get_title(loc="right") and len(below.get_yticks()) == 2
 
+    def test_without_light(self):
+        fit = make_orders(skipped=(), uncertainty=False)
+        dark = np.arange(N_PIX) < 40
+        for level, left in zip(fit.components["continuum"], fit.residual, strict=True):
+            level.flux[dark] = np.resize([0.0, 1e-18, -1e-17], 40) * FLUX_UNIT  # 2e-14 elsewhere
+            left.flux[dark] = np.where(IGNORED[dark], np.nan, 1e-14) * FLUX_UNIT
+        fit.components["noise"] = SpectrumList([
+            Spectrum(flux=np.maximum(0.002 * level.flux, 1e-18 * FLUX_UNIT), spectral_axis=level.spectral_axis)
+            for level in fit.components["continuum"]
+        ])  # fmt: skip
+        for ax, below in plot_fit(fit):
+            assert ax.get_ylim()[0] > -0.3 and ax.get_ylim()[1] < 1.2 and below.get_ylim()[1] < 5.0
+            for label in ("data", "model", "telluric"):
+                assert np.array_equal(np.isnan(line_of(ax, label)), dark | (IGNORED & (label == "data")))
+            assert np.nanmax(line_of(below, "estimated noise, 1 $\\sigma$")) == pytest.approx(0.2)
+            assert "noise 0.20 %" in ax.get_title(loc="right")
+        single = fit.order(0)
+        _, middle, zoom = plot_fit(single)
+        assert middle.get_ylabel() == "Residual [%]" and middle.get_ylim()[1] < 5.0
+        assert not np.any(dark & (single.observed.spectral_axis.value > zoom.get_xlim()[0]))
+        assert len(shaded_spans(middle)) == 2  # pixels that are ignored, and not those without light
+
     @pytest.mark.parametrize(("count", "columns"), [(2, 1), (5, 2), (13, 3), (22, 4)])
     def test_nothing_overlaps(self, count, columns):
         panels = plot_fit(make_orders(count, skipped=()))

@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from specutils import Spectrum, SpectrumList
 
 from specutils_blase import SpectrumFit
-from specutils_blase.quality import autocorrelation, scaled_residual
+from specutils_blase.quality import autocorrelation, has_light, scaled_residual
 
 N_PIX = 2000
 NOISE = 0.01
@@ -161,6 +161,75 @@ class TestTable:
         assert abs(fit.orders["autocorrelation"][0]) < 0.05
         together = make_fit(values[keep])  # the same without holes
         assert together.orders["autocorrelation"][0] > 0.1
+
+
+def darkened(fit, first=300):
+    """The first pixels of every order have a continuum of hardly anything, zero or less, and bad residuals."""
+    for level, left in zip(fit.components["continuum"], fit.residual, strict=True):
+        level.flux[:first] = np.resize([0.0, 1e-9, -0.2, 2.0], first) * u.electron  # the median is 50
+        left.flux[:first] = 100.0 * u.electron
+    return fit
+
+
+class TestLight:
+    def test_it_is_a_tenth_of_the_median_of_the_used_pixels(self):
+        level = np.array([np.nan, -5.0, 0.0, 0.99, 1.01, 10.0, 10.0, 10.0, 1e4, 1e4, 1e4])
+        used = (level > 0.0) & (level < 100.0)
+        for sign in (1.0, -1.0):  # a continuum that is negative throughout has light where it is
+            assert has_light(sign * level, used).tolist() == [False] * 4 + [True] * 7
+
+    @pytest.mark.parametrize("uncertainty", [StdDevUncertainty, None])
+    def test_dark_pixels_have_no_part_in_what_is_relative(self, uncertainty):
+        values = [white(0), 2.0 * smooth(white(1), 4)]
+        whole, dark = (make_fit(values, uncertainty=uncertainty) for _ in range(2))
+        dark = darkened(dark).orders
+        for k, table in enumerate((whole.orders, dark)):
+            for row, value in zip(table, values, strict=True):
+                lit = value[300 * k :]
+                assert row["n_pixels"] == N_PIX
+                assert row["rms"] == pytest.approx(NOISE * np.sqrt(np.mean(lit**2)), rel=1e-12)
+        if uncertainty is None:  # residuals over the continuum are what is correlated
+            assert dark["autocorrelation"][1] == pytest.approx(0.75, abs=0.05)
+        else:
+            np.testing.assert_allclose(dark["noise"], NOISE)
+            assert dark["chi2"][0] > 10.0  # which is not relative
+
+    def test_the_noise_of_a_fit_without_uncertainties(self):
+        fit, known = (make_fit([2.0 * smooth(white(k), 4) for k in range(2)], uncertainty=kind)
+                      for kind in (None, StdDevUncertainty))  # fmt: skip
+        fit.components["noise"] = SpectrumList([
+            spectrum(order.uncertainty.array, order.spectral_axis, u.electron) for order in known.observed
+        ])  # fmt: skip
+        for mine, other in zip(fit.orders, known.orders, strict=True):
+            assert [*mine] == [*other]
+            assert "errors of the model" in mine["remark"]
+        white_noise = make_fit([3.0 * white()], uncertainty=None)
+        white_noise.components["noise"] = fit.components["noise"][:1]
+        assert white_noise.orders["remark"][0] == "residuals are white: there is more noise than was estimated"
+
+
+class TestSplineContinuum:
+    """Of 35 coefficients in 2000 pixels, with knots 62.5 pixels apart."""
+
+    TEXT = "the continuum wants more freedom than the knots of its spline have, one every 62 pixels"
+
+    def fit(self, values, worth):
+        fit = make_fit(values, info={"continuum_parameters": worth})
+        names = [f"order_{k}_continuum_{i}" for k in range(len(values)) for i in range(35)]
+        fit.parameters = QTable({"name": ["radial_velocity", *names], "value": np.full(1 + len(names), 30.0)})
+        return fit
+
+    def test_the_orders_that_have_used_theirs_up(self):
+        gone = np.full(N_PIX, np.nan)
+        fit = self.fit([white(0), gone, 2.0 * smooth(white(1), 9), white(2)], [31.4, 31.6, 34.9])
+        first, second, third = fit.orders["remark"]
+        assert first == "" and third == self.TEXT
+        assert second.startswith("errors of the model") and second.endswith(f"; {self.TEXT}")
+
+    def test_a_part_does_not_know_its_place(self):
+        fit = self.fit([white(0), white(1)], [34.9, 5.0])
+        assert fit.orders["remark"].tolist() == [self.TEXT, ""]
+        assert fit.order(1).orders["remark"][0] == fit.order(0).orders["remark"][0] == ""
 
 
 class TestRemarks:

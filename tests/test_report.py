@@ -80,7 +80,10 @@ def test_orders_are_a_short_table():
     assert heading.split() == ["order", "wavelengths", "[Angstrom]", "pixels", "rms", "[%]", "noise", "[%]", "ratio",
                                "remark"]  # fmt: skip
     assert rows[1].split() == ["1", "10100.0", "to", "10190.0", "2040", "0.500", "0.200", "2.50", "why"]
-    assert rows[2].split()[-1] == "nan" and len(rows) == 3
+    assert rows[2].split() == ["2", "10200.0", "to", "10290.0", "2040", "0.200", "0.200"] and len(rows) == 3
+    table = table_of_orders([1.0, float("nan")])
+    table["noise"] = np.nan
+    assert "nan" not in describe_orders(table)
 
 
 def test_orders_of_a_file_and_those_that_matter():

@@ -3,10 +3,17 @@
 The readers are formats of `SpectrumList.read` as well, "HPF" and "IGRINS".
 """
 
+import io
+import os
+import warnings
+from contextlib import contextmanager
+
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import StdDevUncertainty
+from astropy.utils.data import get_readable_fileobj
+from astropy.utils.exceptions import AstropyUserWarning
 from specutils import Spectrum, SpectrumList
 from specutils.io.registers import data_loader
 
@@ -16,6 +23,10 @@ __all__ = ["read_hpf", "read_igrins", "reader_of"]
 
 # The fibres of HPF, and what their extensions begin with.
 FIBERS = {"science": "Sci", "sky": "Sky", "calibration": "Cal"}
+# What astropy says of files that are cut, for which there are errors here.
+CUT_WARNINGS = "File may have been truncated|Error validating header for HDU"
+# How the first and any other header of a FITS file begin.
+FIRST, EXTENSION = b"SIMPLE  =", b"XTENSION"
 
 
 def read_hpf(path, fiber="science"):
@@ -53,6 +64,8 @@ def read_hpf(path, fiber="science"):
         kind = "Error" if f"{name} Error".upper() in names else "Variance"
         needed = [f"{name} Flux", f"{name} {kind}", f"{name} Wavl"]
         if missing := [item for item in needed if item.upper() not in names]:
+            if _begins_like_hpf(hdus):  # cut between two extensions, or in the header of one
+                raise _cut_short(path)
             raise ValueError(explain("path", "name a file of HPF", f"{path}, which has no extension {missing[0]!r}",
                                      "files of other instruments have other readers"))  # fmt: skip
         flux, error, wave = (_array(path, hdus[item]) for item in needed)
@@ -83,12 +96,17 @@ def read_igrins(path, error_path=None, wavelength_path=None):
     SpectrumList
         In the sequence of the file, without uncertainties unless `error_path` is given; ``meta`` as in `read_hpf`.
 
+    Raises
+    ------
+    ValueError
+        If a file is none of IGRINS, or is cut short.
+
     Examples
     --------
     >>> orders = read_igrins("SDCH_20141123_0078.spec.fits", "SDCH_20141123_0078.variance.fits")  # doctest: +SKIP
     """
     with _opened(path) as hdus:
-        if str(hdus[0].header.get("INSTRUME", "")).strip().upper() != "IGRINS" or hdus[0].data is None:
+        if _instrument(hdus[0].header) != "IGRINS" or hdus[0].data is None:
             raise ValueError(explain("path", "name a file of IGRINS", f"{path}, which is another",
                                      "its header has INSTRUME = IGRINS, and its first extension the flux"))  # fmt: skip
         flux, header = _array(path, hdus[0]), hdus[0].header.copy()
@@ -130,23 +148,69 @@ def _orders(path, wave, flux, sigma, meta):
     return out
 
 
+def _begins_like_hpf(hdus):
+    """Whether extensions of HPF are all that there is, or there are none where some should follow."""
+    header, names = hdus[0].header, [hdu.name.upper() for hdu in hdus[1:]]
+    known = tuple(f"{fiber} ".upper() for fiber in FIBERS.values())
+    return _instrument(header) == "HPF" and header["NAXIS"] == 0 and all(name.startswith(known) for name in names)
+
+
 def _opened(path):
+    """The HDUs of a file that is there to its end."""
+    _first_header(path)
+    with _stream(path) as stream:
+        content = stream.read()
     try:
-        return fits.open(path, memmap=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", CUT_WARNINGS, AstropyUserWarning)
+            hdus = fits.open(io.BytesIO(content), lazy_load_hdus=False)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise ValueError(explain("path", "name a FITS file", f"{path}, which cannot be read ({error})",
                                  "fetch it again")) from error  # fmt: skip
+    last = hdus[-1].fileinfo()
+    end = last["datLoc"] + last["datSpan"]
+    begun = content[end : end + len(EXTENSION)]  # of a header that astropy leaves out because it does not end
+    if len(content) < end or (begun and EXTENSION.startswith(begun)):
+        raise _cut_short(path)
+    return hdus
+
+
+def _first_header(path):
+    """The first header of a FITS file, which has to end, None of another file."""
+    with _stream(path) as stream:
+        if stream.read(len(FIRST)) != FIRST:
+            return None
+        stream.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AstropyUserWarning)
+                return fits.Header.fromfile(stream)
+        except (OSError, ValueError) as error:
+            raise _cut_short(path) from error
+
+
+@contextmanager
+def _stream(path):
+    """The bytes of a file, unpacked if they are packed."""
+    name = path.name if isinstance(path, io.IOBase) else path  # astropy hands on what it has opened, and closed
+    try:
+        with get_readable_fileobj(os.path.expanduser(name), encoding="binary") as stream:
+            yield stream
+    except EOFError as error:
+        raise _cut_short(path) from error
+
+
+def _cut_short(path):
+    return ValueError(explain("path", "name a whole file", f"{path}, which is cut short", "fetch it again"))
+
+
+def _instrument(header):
+    return str(header.get("INSTRUME", "")).strip().upper()
 
 
 def _array(path, hdu):
     """The data of an extension as float64 in native byte order."""
-    try:
-        data = hdu.data
-    except (OSError, TypeError, ValueError) as error:
-        text = explain("path", "name a whole file", f"{path}, which is cut short", "fetch it again")
-        raise ValueError(text) from error
+    data = hdu.data
     if data is None or data.ndim != 2:
         raise ValueError(explain("path", f"have orders and pixels in {hdu.name or 'its first extension'}",
                                  "nothing" if data is None else f"shape {data.shape}", "check its kind"))  # fmt: skip
@@ -165,14 +229,20 @@ def reader_of(path):
     -------
     callable, or None
         None for files of other instruments, and for what is no FITS file.
+
+    Raises
+    ------
+    ValueError
+        If the file ends in its first header, so that no reader could read it.
     """
     readers = {"HPF": read_hpf, "IGRINS": read_igrins}
     if not str(path).lower().endswith((".fits", ".fits.gz", ".fit")):
         return None
     try:
-        return readers.get(str(fits.getval(path, "INSTRUME")).strip().upper())
-    except (OSError, KeyError):
+        header = _first_header(path)
+    except OSError:
         return None
+    return None if header is None else readers.get(_instrument(header))
 
 
 def _is_hpf(origin, *args, **kwargs):

@@ -1,5 +1,7 @@
 """Readers of echelle files: against files made here, against the real ones, and of files that are broken."""
 
+import contextlib
+import gzip
 import subprocess
 import sys
 
@@ -10,7 +12,9 @@ from astropy.io import fits
 from specutils import SpectrumList
 
 from specutils_blase.io import read_hpf, read_igrins
+from specutils_blase.io.echelle import reader_of
 
+CUT = "path must name a whole file, got .*a.fits(.gz)?, which is cut short; fetch it again"
 N_ORDERS, N_PIX = 3, 40
 RNG = np.random.default_rng(0)
 WAVE = 8100.0 + 100.0 * np.arange(N_ORDERS)[:, None] + 0.05 * np.arange(N_PIX)
@@ -119,11 +123,46 @@ def test_the_files_of_asdf_do_not_need_specutils():
 
 class TestBrokenFiles:
     def test_cut_short(self, tmp_path):
+        """Wherever it is: in the first header, after it, in and after the headers and the data of extensions."""
         path = hpf_file(tmp_path / "a.fits")
-        path.write_bytes(path.read_bytes()[:14_000])
-        text = "path must .*a.fits, which (has no extension|is cut short|cannot be read)"
-        with pytest.warns(), pytest.raises(ValueError, match=text):
-            read_hpf(path)
+        content = path.read_bytes()
+        with fits.open(path) as hdus:
+            places = [hdu.fileinfo() for hdu in hdus]
+        ends = [(place["hdrLoc"], place["datLoc"], place["datLoc"] + place["datSpan"]) for place in places]
+        cuts = {81, 500, len(content) - 1}
+        for start, data, end in ends:
+            cuts |= {start + 1, start + 2000, data, data + 100, end - 1}
+        cuts |= {end for _, _, end in ends[:3]}  # the wavelengths of the science fibre are the third extension
+        for cut in sorted(cuts - {1, len(content)}):
+            path.write_bytes(content[:cut])
+            with pytest.raises(ValueError, match=CUT):
+                read_hpf(path)
+            with contextlib.suppress(ValueError):  # of a first header that does not end
+                assert reader_of(path) is read_hpf
+
+    @pytest.mark.parametrize("cut", [100, 2000, 2900, 5770, 6000, 9000, -1])
+    def test_cut_short_of_igrins(self, tmp_path, cut):
+        path = igrins_file(tmp_path / "a.fits", FLUX)
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(ValueError, match=CUT):
+            read_igrins(path)
+
+    def test_cut_short_and_packed(self, tmp_path):
+        content = gzip.compress(hpf_file(tmp_path / "a.fits").read_bytes())
+        path = tmp_path / "a.fits.gz"
+        for cut in (200, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:cut])
+            with pytest.raises(ValueError, match=CUT):
+                read_hpf(path)
+        path.write_bytes(content)
+        assert len(read_hpf(path)) == N_ORDERS
+
+    def test_a_file_of_hpf_that_is_not_reduced_is_not_cut(self, tmp_path):
+        frame = fits.PrimaryHDU(FLUX)
+        frame.header["INSTRUME"] = "HPF"
+        frame.writeto(tmp_path / "a.fits")
+        with pytest.raises(ValueError, match="has no extension 'Sci Flux'; files of other instruments"):
+            read_hpf(tmp_path / "a.fits")
 
     def test_of_something_else(self, tmp_path):
         igrins, text = igrins_file(tmp_path / "b.fits", FLUX), tmp_path / "c.fits"
