@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
-from scipy.ndimage import median_filter
+from scipy.ndimage import binary_dilation, median_filter
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase.errors import BlaseWarning, explain
@@ -26,8 +26,9 @@ UNRESOLVED = 0.7
 SEEN, NEEDED, SPREAD = 5.0, 3, 1.0
 # Lines that are further off than this in units of their errors are not where the list has them.
 FAR = 6.0
-# Sky lines stand out from a running median over so many pixels by this many standard deviations.
-RUNNING, STANDS_OUT = 61, 10.0
+# Sky lines stand out from a running median over so many pixels by this many standard deviations, and have flanks of so
+# many pixels.  Iterations of their ratio, each of which gains a digit or more.
+RUNNING, STANDS_OUT, FLANK, YORK = 61, 10.0, 2, 20
 # Throughput of the object's fibre over that of the sky, at most: what is measured beyond is no sky.
 LARGEST_SCALE = 5.0
 KMS = u.km / u.s
@@ -246,8 +247,9 @@ def subtract_sky(observed, sky, scale=None):
 
     The sky is brought to the pixels of the object by exact overlap (its flux is taken as constant in a pixel) and
     multiplied by one number, the ratio of the two fibres' throughputs.  Unless given, that number is measured from the
-    sky lines: what stands out from a running median in both spectra, weighted with the noise of both and with the
-    scatter of the object's own lines.
+    sky lines: the sums over each of what is above a running median in both spectra, on a line through zero with errors
+    in both (York 1966, Can. J. Phys. 44, 1079), those of noise and, in the object, of its own lines.  Its error is
+    multiplied by the square root of the reduced chi-square where that is above 1.
 
     Parameters
     ----------
@@ -292,7 +294,7 @@ def subtract_sky(observed, sky, scale=None):
         if arrays is None:  # it has no usable pixel
             out.append(member)
             continue
-        flux, variance = (np.full(arrays.wave.size, np.nan),) * 2 if pair is None else pair[1:]
+        flux, variance = (np.full(arrays.wave.size, np.nan),) * 2 if pair is None else pair[1:3]
         total = np.sqrt(arrays.sigma**2 + scale**2 * variance)
         bad = ~(arrays.good & np.isfinite(flux) & np.isfinite(total))
         left = arrays.to_spectrum(np.where(bad, np.nan, arrays.flux - scale * flux), np.where(bad, np.nan, total), bad)
@@ -302,13 +304,17 @@ def subtract_sky(observed, sky, scale=None):
 
 
 def _brought(arrays, sky):
-    """Mean flux of the sky over the pixels of `arrays` and its variance, NaN where it is bad or does not reach."""
+    """
+    Mean flux of the sky over the pixels of `arrays`, NaN where it is bad or does not reach, and its variance.
+
+    The second variance, which adds up over pixels to that of a sum, is larger: neighbours share pixels of the sky.
+    """
     lower, upper = arrays.edges.T
     first = np.searchsorted(sky.edges[:, 1], lower, side="right")
     last = np.searchsorted(sky.edges[:, 0], upper)
     value = np.where(sky.good, sky.flux, np.nan)
     variance = None if sky.sigma is None else np.where(sky.good, sky.sigma, np.nan) ** 2
-    mean, error, seen = np.zeros(len(lower)), np.zeros(len(lower)), np.zeros(len(lower))
+    mean, error, of_sums, seen = np.zeros((4, len(lower)))
     for k in range(int((last - first).max(initial=0))):
         pixel = np.minimum(first + k, len(value) - 1)
         part = np.minimum(upper, sky.edges[pixel, 1]) - np.maximum(lower, sky.edges[pixel, 0])
@@ -317,32 +323,50 @@ def _brought(arrays, sky):
         seen += share
         if variance is not None:
             error += np.where(share > 0, share**2 * variance[pixel], 0.0)
-    beyond = seen < 1.0 - 1e-6
-    return np.where(beyond, np.nan, mean), None if variance is None else np.where(beyond, np.nan, error)
+            of_sums += np.where(share > 0, share * variance[pixel], 0.0)
+    mean[seen < 1.0 - 1e-6] = np.nan
+    return mean, *((None, None) if variance is None else (error, of_sums))
 
 
 def _sky_scale(pairs):
     """Ratio of the sky in the object to that in the sky fibre, and its standard deviation."""
-    seen = []  # own flux, flux of the sky, weight, number of the sky line
-    for arrays, flux, variance in pairs:
-        used = arrays.good & np.isfinite(flux)
-        if used.sum() < RUNNING:
-            continue
-        own, other = (values[used] - median_filter(values[used], RUNNING) for values in (arrays.flux, flux))
-        noise = np.sqrt(variance[used])
-        line = other > STANDS_OUT * noise
-        # the object's own lines are noise here
-        spread = np.std(own[~line]) if (~line).any() else 0.0
-        weight = 1.0 / np.maximum(arrays.sigma[used] ** 2 + noise**2, spread**2)
-        number = np.cumsum(line & ~np.append(False, line[:-1])) + (seen[-1][3][-1] if seen else 0)
-        if line.any():
-            seen.append([values[line] for values in (own, other, weight, number)])
-    if not seen:
+    sums = np.concatenate([np.zeros((4, 0)), *(_line_sums(*pair) for pair in pairs)], axis=1)
+    if not sums.size:
         raise ValueError(explain("scale", "be given where no line of the sky stands out", "None",
                                  "measure it in an exposure with airglow"))  # fmt: skip
-    own, other, weight, number = (np.concatenate(values) for values in zip(*seen, strict=True))
-    squares = np.sum(weight * other**2)
-    scale = np.sum(weight * own * other) / squares
-    # a line of the object under one of the sky is felt by all pixels of that one
-    by_line = np.bincount(number, weight * other * (own - scale * other))
-    return scale, np.sqrt(max(np.sum(by_line**2) / squares, 1.0) / squares)
+    own, other, own_variance, variance = sums
+    # a line through zero with errors in both (York 1966): least squares alone would lean towards zero
+    scale = np.sum(own * other / own_variance) / np.sum(other**2 / own_variance)
+    for _ in range(YORK):
+        weight = 1.0 / (own_variance + scale**2 * variance)
+        left = own - scale * other
+        true = other + scale * weight * variance * left
+        scale += np.sum(weight * true * left) / np.sum(weight * true * other)
+    chi2 = np.sum(weight * left**2) / max(len(own) - 1, 1)
+    return scale, np.sqrt(max(chi2, 1.0) / np.sum(weight * true**2))
+
+
+def _line_sums(arrays, flux, variance, of_sums):
+    """Of each line of the sky in an order its sums in object and sky, and the variances of both, shape (4, n_lines)."""
+    used = arrays.good & np.isfinite(flux)
+    if used.sum() < RUNNING:
+        return np.zeros((4, 0))
+    own, other, noise = arrays.flux[used], flux[used], np.sqrt(variance[used])
+    # whole lines: pixels above a threshold are those to which noise has added
+    line = binary_dilation(other - median_filter(other, RUNNING) > STANDS_OUT * noise, iterations=FLANK)
+    if not line.any() or line.all():
+        return np.zeros((4, 0))
+    # left in, the lines would lift the median, the more the noisier the spectrum
+    pixel = np.arange(len(line))
+    own, other = (v - median_filter(np.interp(pixel, pixel[~line], v[~line]), RUNNING) for v in (own, other))
+    own, other = (v - np.mean(v[~line]) for v in (own, other))
+    first, last = np.flatnonzero(np.diff(np.pad(line, 1).astype(int))).reshape(-1, 2).T
+    running = [np.append(0.0, np.cumsum(v)) for v in (own, other, arrays.sigma[used] ** 2, of_sums[used])]
+    sums, size = np.array([row[last] - row[first] for row in running]), last - first
+    # the object's own lines are noise here: squares of sums over as many pixels where no sky is
+    own, free = np.where(line, 0.0, own), (~line).astype(float)
+    for n in np.unique(size):
+        squares, seen = np.convolve(own, np.ones(n), "valid") ** 2, np.convolve(free, np.ones(n), "valid")
+        sums[2, size == n] = np.maximum(sums[2, size == n], n * np.sum(squares) / np.sum(seen))
+    sums[2:] *= 1.0 + 0.5 * np.pi * size / RUNNING  # the median has noise, too
+    return sums

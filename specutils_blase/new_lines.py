@@ -31,7 +31,9 @@ def find_new_lines(fit, *others, false_alarm=0.01):
     strength is off by much more than its prior allows, and hardly any where that line is strong.  Noise alone exceeds
     a signal-to-noise ratio u anywhere with the probability :math:`1 - \Phi(u) \exp(-L e^{-u^2/2} / 2\pi)`, with L
     from the correlation of neighbouring trials (Hotelling 1939, Am. J. Math. 61, 440; Davies 1987, Biometrika 74, 33).
-    What is found is fitted, with everything else, and the search repeated, four times at most.
+    What is found is fitted, with everything else, and the search repeated, four times at most.  Lines within a
+    resolution element of one that was seen better are one with it, and those whose strength comes out below three
+    standard deviations are none: both are fitted once more without.
 
     The noise of every order is that of the uncertainties times the spread of the statistic itself (from the median of
     its absolute values) where that is above one: errors of the model that are everywhere do not pass for lines, those

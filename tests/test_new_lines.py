@@ -204,6 +204,26 @@ def test_fit_that_finds_its_new_lines(epochs, tmp_path):
         find_new_lines(back)
 
 
+@pytest.mark.parametrize(("seed", "vsini"), [(1, 4), (3, 4), (6, 20)])
+def test_every_row_is_a_line_of_its_own(seed, vsini):
+    """Strong lines: what is found first in their wings or beside them is nothing when they are found themselves."""
+    rng = np.random.default_rng(seed)
+    center = np.array([10593.5, 10597.5, 10601.5, 10605.5, 10609.5]) + rng.uniform(-1.0, 1.0, 5)
+    strength = rng.uniform(0.02, 0.06, 5)
+    vsini = vsini * KMS
+    fit = fitted(observe(with_lines(STAR_MODEL, center, strength), SKY_MODEL, seed, vsini=vsini), vsini=vsini)
+    table = find_new_lines(fit)
+    width = element(fit.exposure, True) / 299792.458 * center.mean()
+    found, errors = (table[name].value for name in ("line_center", "line_center_err"))
+    assert np.all(table["strength"] > 3.0 * table["strength_err"]) and np.all(errors < 0.2 * width)
+    assert np.all(np.diff(found) > width)
+    # one that the template has nearby may have taken their place
+    row, line = np.nonzero(np.abs(found[:, None] - center) < 0.5 * width)
+    assert len(row) >= 4
+    pulls = (table["strength"][row].value - strength[line]) / table["strength_err"][row].value
+    assert np.all(np.abs(pulls) < 3.0) and np.all(table["strength_err"][row].value < 0.1 * strength[line])
+
+
 @pytest.mark.parametrize("options", [{"free": ()}, {"prior": L1Prior()}, {"free": ("strength", "fwhm")},
                                      {"continuum": "spline"}], ids=["held", "L1", "widths", "spline"])  # fmt: skip
 def test_kinds_of_fits(options):

@@ -31,11 +31,11 @@ SAMPLING, APART = 3, 2
 # A line is looked for where the free parameters leave this share of its information (not all: beyond that, rounding
 # and couplings that are cut are felt), and the pixels see so much of what they see elsewhere (no black cores).
 OWN, SEEN = 0.003, 0.05
-# Found lines whose strength comes out below so many standard deviations are none: a better one has taken their place.
+# Found lines whose strength comes out below so many standard deviations are none: others have taken their place.
 KEPT = 3.0
 # Neighbouring lines from which the widths of a trial line are taken.
 NEIGHBOURS = 31
-# Searches, each after a fit with what the one before found, and fits with centres in between.
+# Searches, each after fits with what the one before found, and these fits at least, with centres in between.
 ROUNDS, FITS = 4, 2
 # ln of the likelihood ratio beyond which a frame is decided.
 DECIDED = 3.0
@@ -244,17 +244,45 @@ def _candidates(epochs, curves, threshold):
 
 
 def _fitted(epochs, found):
-    """The lines as they come out of fits with them."""
-    for number in range(FITS):
+    """The lines as they come out of fits with them and no others: what is none, or one with another, is left out."""
+    fits = 0
+    while True:
         for epoch in epochs:
             epoch.refit(found)
         strength, error = _measured(epochs, found)
         found = replace(found, lines=replace(found.lines, strength=strength))
-        if number < FITS - 1:
-            found = _centred(epochs, found)[0].take(strength > KEPT * error)
-            for epoch in epochs:  # missing lines had a part in it
-                epoch.ratio = air_ratio(epoch.exposure, epochs[0].exposure)
-    return found
+        merged = _merged(epochs, found)
+        if len(merged) < len(found):  # neither strengths nor centres of such lines are known
+            found, fits = merged, 0
+            continue
+        fits, is_line = fits + 1, strength > KEPT * error
+        if fits >= FITS and is_line.all():
+            return found
+        found = (_centred(epochs, found)[0] if fits < FITS else found).take(is_line)
+        for epoch in epochs:  # missing lines had a part in it
+            epoch.ratio = air_ratio(epoch.exposure, epochs[0].exposure)
+
+
+def _elements(epochs, found):
+    """Full width at half maximum [Angstrom] with which each line is seen where it is seen best."""
+    width = [min(element(epoch.exposure, flag) for epoch in epochs) for flag in (False, True)]
+    return found.lines.center * np.where(found.is_star, width[1], width[0]) / SPEED_OF_LIGHT
+
+
+def _merged(epochs, found):
+    """Lines of one frame within a resolution element of one that was seen better are one, with their sum."""
+    if len(found) < 2:
+        return found
+    center, strength = found.lines.center, found.lines.strength
+    size, owner = _elements(epochs, found), np.full(len(found), -1)
+    for k in np.argsort(-found.snr):
+        if owner[k] < 0:
+            near = (found.is_star == found.is_star[k]) & (np.abs(center - center[k]) < size[k])
+            owner[near & (owner < 0)] = k
+    moved = strength * (center - center[owner])
+    total, moment = (np.bincount(owner, values, len(found)) for values in (strength, moved))
+    lines = replace(found.lines, strength=total, center=center + moment / np.maximum(total, 1e-300))
+    return replace(found, lines=lines).take(np.unique(owner))
 
 
 def _measured(epochs, found):
@@ -278,6 +306,6 @@ def _centred(epochs, found):
         part = epoch.part_of(found.lines.center * epoch.factor_of(found.is_star))
         total += np.array(epoch.scores(found.lines, found.is_star, CENTER)[:2]) * epoch.scale[part] ** -2.0
     information = np.maximum(total[1], 1e-300)
-    longest = found.lines.center * [0.5 * element(epochs[0].exposure, flag) for flag in found.is_star] / SPEED_OF_LIGHT
+    longest = 0.5 * _elements(epochs, found)
     center = found.lines.center + np.clip(-total[0] / information, -longest, longest)
     return replace(found, lines=replace(found.lines, center=center)), information**-0.5
