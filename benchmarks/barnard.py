@@ -91,14 +91,16 @@ def left_out():
     rng, rows, unlearned = np.random.default_rng(0), [], None
     out = [rng.random(order.flux.size) < LEFT_OUT for order in orders]
     kept = [~pixels for pixels in out]
-    for name, free in (("none", ()), ("strengths", ("strength",)), ("and widths", ("strength", "fwhm"))):
+    both = ("strength", "fwhm")
+    for name, free, jitter in (("none", (), False), ("strengths", both[:1], False), ("and widths", both, False),
+                               ("strengths, jitter", both[:1], True), ("and widths, jitter", both, True)):  # fmt: skip
         with Timer() as timer:
-            fit = fit_spectrum(without(orders, out), star, sky, lsf=55_000, progress=False,
+            fit = fit_spectrum(without(orders, out), star, sky, lsf=55_000, progress=False, jitter=jitter,
                                free={"star": free, "telluric": free[:1]})  # fmt: skip
         fitted, predicted = rms(orders, fit, kept), rms(orders, fit, out)
         unlearned = unlearned or fitted
         velocity = next(row for row in fit.parameters if row["name"] == "radial_velocity")
-        rows.append((name, f"{velocity['value']:.2f}", f"{fitted:.2%}", f"{fitted / unlearned:.2f}", f"{predicted:.2%}",
+        rows.append((name, f"{velocity['value']:.2f} +- {velocity['std']:.3f}", f"{fitted:.2%}", f"{fitted / unlearned:.2f}", f"{predicted:.2%}",
                      f"{predicted / fitted:.2f}", f"{timer.wall:.0f}", fit.fit_info["n_iterations"],
                      fit.fit_info["status"]))  # fmt: skip
     show(f"Barnard's star, {len(orders)} orders, {len(star.lines)} lines of the star; required: velocity -84.6 +- 0.3"

@@ -22,7 +22,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
 from specutils_blase.orders import one_of, read_orders
-from specutils_blase.preparation import Setup, fewest_pixels, model_lines
+from specutils_blase.preparation import Setup, fewest_pixels, model_lines, prior_widths
 from specutils_blase.priors import checked_priors
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
@@ -293,8 +293,9 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     jitter : bool
         Whether the model has an error of its own in every order, a share of its continuum that is added to the
         uncertainties in quadrature and makes the data most likely: where the signal is better than the templates, it
-        gives them and the prior their weight, and the errors become honest.  Pixels for which ``on_missing="telluric"``
-        leaves the star out always have one.
+        gives them and the prior their weight, and the errors become honest.  The standard deviations of the default
+        `prior` are learned with it, for each template and parameter with a hundred lines or more: they are in
+        ``fit_info["prior"]``.  Pixels for which ``on_missing="telluric"`` leaves the star out always have a jitter.
     new_lines : None, True or QTable
         Lines that the templates lack, as `find_new_lines` returns them: added to the templates that cover them, star
         and "unknown" ones to the star's if there is one, the others to the first telluric.  They are marked by the
@@ -345,7 +346,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
     setup.noisy = setup.pixels_with_jitter(velocity, everywhere=jitter)
-    problem, solution, share = solved(problem, robust, setup.noisy, **steps)
+    kind = setup.kind if jitter and prior is None and problem.penalty is not None else None
+    problem, solution, share = solved(problem, robust, setup.noisy, kind, **steps)
     setup.smoothness = problem.smoothness
     show("")
     if on_missing == "raise":
@@ -363,6 +365,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
         warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "
                       "the prior; hold the strengths or tighten their prior", BlaseWarning, stacklevel=2)  # fmt: skip
+    if kind is not None:
+        fit.fit_info["prior"] = prior_widths(problem)
     if share is not None:
         fit.fit_info["down_weighted"] = setup.down_weighted(share)
     fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"

@@ -117,7 +117,7 @@ def plot_fit(fit, ax=None, order=None):
     top, middle, zoom = axes
     _draw_fit(top, fit)
     top.legend(**OUTSIDE, ncols=5)
-    top.set_title(title, loc="left", fontsize="medium")
+    top.set_title(title, loc="left", fontsize="medium", pad=18)  # above the legend
     _draw_residual(middle, fit)
     middle.sharex(top)
     top.tick_params(labelbottom=False)

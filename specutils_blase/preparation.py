@@ -27,7 +27,7 @@ from specutils_blase.solvers.scene import (
 from specutils_blase.solvers.smooth import Smoothness, spline_columns
 from specutils_blase.template import LineTemplate, new_rows
 
-__all__ = ["Setup", "fewest_pixels", "line_priors"]
+__all__ = ["Setup", "fewest_pixels", "line_priors", "prior_widths"]
 
 # The grid: 0.5 km/s as in Gully-Santiago & Morley (2022), finer for a sharp LSF or sharp lines.
 LARGEST_STEP, SMALLEST_STEP = 0.5, 0.05
@@ -71,6 +71,8 @@ class Setup:
         Where that of the splines starts.
     noisy : ndarray of bool, shape (n_pix,), optional
         Pixels with a jitter.
+    rows, kind : ndarray of int, shape (n_lines,), optional
+        Of the last `problem`: rows of its lines in their templates, and the number of the template, -1 for new lines.
     """
 
     orders: Orders
@@ -87,6 +89,7 @@ class Setup:
     splines: np.ndarray | None = None
     smoothness: Smoothness | None = None
     noisy: np.ndarray | None = None
+    kind: np.ndarray | None = None
 
     @property
     def weight(self):
@@ -248,6 +251,7 @@ class Setup:
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
         new = new_rows([self.template, *self.tellurics], species, self.rows)
+        self.kind = np.where(new, -1, species - STAR)
         penalty = line_priors(layout, [priors[k - STAR] for k in species], new) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
@@ -453,6 +457,21 @@ def line_priors(layout, priors, new):
     if priors[0].quadratic:
         return QuadraticPenalty(layout.pack(), scales**-2.0, tail[:, None])
     return AbsolutePenalty(layout.pack(), 1.0 / scales)
+
+
+def prior_widths(problem):
+    """Standard deviations of the prior of a problem, {component: {parameter: number}}; of centres in km/s."""
+    start, names = problem.layout.start, ("strength", "fwhm_gauss", "fwhm_lorentz", "x_0")
+    speed = SPEED_OF_LIGHT * start.width / start.center
+    out = {}
+    for k in np.unique(problem.scene.species):
+        component = "star" if k == STAR else "telluric" if problem.scene.n_species == 1 else f"telluric_{k}"
+        for place, row in enumerate(problem.layout.free):
+            mine = (problem.scene.species == k) & ~problem.held[:, place]
+            if mine.any():
+                std = problem.penalty.precision[mine, place] ** -0.5 * (speed[mine] if names[row] == "x_0" else 1.0)
+                out.setdefault(component, {})[names[row]] = float(np.median(std))
+    return out
 
 
 def first_flux(scene, lines, start):

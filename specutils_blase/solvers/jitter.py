@@ -7,6 +7,7 @@ from scipy.optimize import brentq
 
 from .covariance import definite_factor
 from .levenberg_marquardt import levenberg_marquardt
+from .spread import learned
 
 __all__ = ["SMALLEST", "jitter_errors", "jitter_fit", "with_jitter"]
 
@@ -16,7 +17,7 @@ STEPS, ROUNDS, SETTLED = 4, 20, 0.01
 SMALLEST, LARGEST = 1e-6, 10.0
 
 
-def jitter_fit(problem, theta, noisy, share=1.0, **options):
+def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
     """
     Find the jitter of every part for which the data are most likely, and the solution with it.
 
@@ -40,28 +41,32 @@ def jitter_fit(problem, theta, noisy, share=1.0, **options):
     share : ndarray, shape (n_pix,), optional
         Of its weight (inverse variance) that a pixel keeps.  Those that do not keep all of it have no part in the
         estimate.
+    kind : ndarray of int, shape (n_lines,), optional
+        Of lines whose prior is to be as wide as they scatter, see `learned`.
     **options
         Of `levenberg_marquardt`.
 
     Returns
     -------
     problem : ObservedLines
-        With the weights found, and the `jitter` (n_parts,): NaN where a part has none of these pixels.
+        With the weights and the prior found, and the `jitter` (n_parts,): NaN where a part has none of these pixels.
     solution : Solution
     """
-    scene, jitter, n_steps = problem.scene, None, 0
+    scene, jitter, n_steps, moved = problem.scene, None, 0, 0.0
     counted = noisy & (scene.weight > 0) & (share == 1.0)
     for number in range(ROUNDS):
         state = problem.evaluate(theta)
         taken = _determined(problem, theta, is_first=jitter is None)
         before, jitter = jitter, _most_likely(problem, scene.weight, state, counted, taken)
         problem = with_jitter(problem, scene.weight, theta, noisy, jitter, share)
-        last = number == ROUNDS - 1 or (number > 0 and _change(before, jitter) < SETTLED)
+        last = number == ROUNDS - 1 or (number > 0 and max(_change(before, jitter), 0.5 * moved) < SETTLED)
         now = options if last else options | {"max_iterations": STEPS}
         solution = levenberg_marquardt(problem, theta, **now)
         n_steps, theta = n_steps + solution.n_iterations, solution.theta
         if last:
             break
+        if kind is not None:
+            problem.penalty, moved = learned(problem, theta, kind)
     return problem, replace(solution, n_iterations=n_steps)
 
 

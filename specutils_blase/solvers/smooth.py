@@ -141,7 +141,7 @@ def _most_likely(problem, matrix, theta):
     return Smoothness(strength), now
 
 
-def solved(problem, robust, noisy=None, **options):
+def solved(problem, robust, noisy=None, kind=None, **options):
     """
     Solve the problem of a fit: its parameters, and what the data themselves say about their weights and its continua.
 
@@ -151,6 +151,8 @@ def solved(problem, robust, noisy=None, **options):
     robust : bool
     noisy : ndarray of bool, shape (n_pix,), optional
         The pixels with a jitter, see `jitter_fit`.
+    kind : ndarray of int, shape (n_lines,), optional
+        Of lines whose prior is learned beside the jitter.
     **options
         Of `levenberg_marquardt`.
 
@@ -166,14 +168,15 @@ def solved(problem, robust, noisy=None, **options):
     if noisy is None:
         solution = levenberg_marquardt(problem, problem.start(), **options)
     else:
-        problem, solution = jitter_fit(problem, problem.start(), noisy, **options)
+        problem, solution = jitter_fit(problem, problem.start(), noisy, kind=kind, **options)
     if problem.smoothness is not None:
         problem, solution = smooth_fit(problem, solution, **options)
     if robust:
         problem, solution, share = robust_fit(problem, solution.theta, **options)
     if robust and noisy is not None:  # rays have made the jitter larger, and it has hidden smaller ones
         noise = noise.smoothed(problem.smoothness)
-        problem, solution = jitter_fit(noise, solution.theta, noisy, share, **options)
+        problem, solution = jitter_fit(noise, solution.theta, noisy, share, kind, **options)
+        noise.penalty = problem.penalty
         problem = with_jitter(noise, noise.scene.weight, solution.theta, noisy, problem.jitter)
         problem, solution, share = robust_fit(problem, solution.theta, **options)
     if robust and problem.smoothness is not None:
