@@ -100,9 +100,9 @@ def left_out():
         fitted, predicted = rms(orders, fit, kept), rms(orders, fit, out)
         unlearned = unlearned or fitted
         velocity = next(row for row in fit.parameters if row["name"] == "radial_velocity")
-        rows.append((name, f"{velocity['value']:.2f} +- {velocity['std']:.3f}", f"{fitted:.2%}", f"{fitted / unlearned:.2f}", f"{predicted:.2%}",
-                     f"{predicted / fitted:.2f}", f"{timer.wall:.0f}", fit.fit_info["n_iterations"],
-                     fit.fit_info["status"]))  # fmt: skip
+        rows.append((name, f"{velocity['value']:.2f} +- {velocity['std']:.3f}", f"{fitted:.2%}",
+                     f"{fitted / unlearned:.2f}", f"{predicted:.2%}", f"{predicted / fitted:.2f}", f"{timer.wall:.0f}",
+                     fit.fit_info["n_iterations"], fit.fit_info["status"]))  # fmt: skip
     show(f"Barnard's star, {len(orders)} orders, {len(star.lines)} lines of the star; required: velocity -84.6 +- 0.3"
          " km/s, rms 0.35 of that without learning, left-out pixels 1.3 times that of the others",
          ("free", "velocity", "rms", "share", "left out", "over fitted", "seconds", "steps", "status"),
