@@ -75,8 +75,11 @@ def covered(orders, template, tellurics, velocity, on_missing, fewest, *, trim=T
 
 def _usable(orders, fewest, warn):
     """The orders with so many usable pixels or more and light in them; all of them if there are none."""
-    small, dark = [], []
+    small, dark, seen = [], [], {}
     for k, a in enumerate(orders.arrays):
+        if a is not None and (first := seen.setdefault((a.wave.tobytes(), a.flux.tobytes()), k)) != k:
+            raise ValueError(explain("observed", "hold every order once", f"the same pixels as orders {first} and {k}",
+                                     "drop one of the two, whose noise would count twice"))  # fmt: skip
         if a is not None and np.count_nonzero(a.good) < fewest:
             small.append(k)
         elif a is not None and not np.median(a.flux[a.good]) > 0.0:

@@ -210,13 +210,8 @@ def _frame(meta):
 
 
 def _check_same(arrays, name):
-    """Raise unless all orders have an uncertainty, or none, and differ; warn of two media, which is seldom meant."""
+    """Raise unless all orders have an uncertainty, or none; warn of two media, which is seldom meant."""
     used = {k: a for k, a in enumerate(arrays) if a is not None}
-    seen = {}
-    for k, a in used.items():
-        if (first := seen.setdefault((a.wave.tobytes(), a.flux.tobytes()), k)) != k:
-            raise ValueError(explain(name, "hold every order once", f"the same pixels as orders {first} and {k}",
-                                     "drop one of the two, whose noise would count twice"))  # fmt: skip
     if len({a.medium for a in used.values()}) > 1:
         in_air = [k for k, a in used.items() if a.medium == "air"]
         warnings.warn(f"{name}: {len(in_air)} of {len(used)} orders say that their wavelengths are in air (numbers "

@@ -31,7 +31,7 @@ def make_problem(strength, snr, free=(STRENGTH,), prior=0.3):
     order = simulate_order(model, seed=3, lower=10597 * u.AA, upper=10603 * u.AA, n_pix=100, snr=snr, bad_pixels=0,
                            resolving_power=LSF, vsini=12 * u.km / u.s, continuum=(1.0,))  # fmt: skip
     setup = Setup.build(read_orders(order.spectrum), template, [], as_lsf(LSF), 0.6, 0)
-    return setup.problem(0.0, 12.0, {"star": free, "telluric": ()}, GaussianPrior(strength=prior))
+    return setup.problem(0.0, 12.0, {"star": free, "telluric": ()}, [GaussianPrior(strength=prior)])
 
 
 def sampled_mean(problem, mode, n_samples):
