@@ -24,9 +24,7 @@ class SparseLineFitter(Fitter):
     After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
     ``dof``, ``n_iterations``, ``n_lines``.  Strengths and widths are fitted as logarithms: they keep their sign.
     What the data do not know stays where it started, held by a weak Gaussian prior: 2 in ln strength, 1 in ln of the
-    widths, and half the sum of the widths for the centre (standard deviations).  A hundred lines or more, in data with
-    weights, know how far they scatter about their start: those standard deviations are then learned from them, for
-    which the data are most likely (MacKay 1992, Neural Comput. 4, 415), and the errors are right in blends as well.
+    widths, and half the sum of the widths for the centre (standard deviations).
 
     Examples
     --------
@@ -75,17 +73,13 @@ class SparseLineFitter(Fitter):
         """
         from specutils_blase.errors import BlaseWarning
         from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
-        from specutils_blase.solvers.spread import MANY, spread_fit
 
         _check(model, z)
         model = model if inplace else model.copy()
         problem, order = _problem(model, *_data(x, y, weights), weights is not None)
         theta = problem.start()
-        steps = {"max_iterations": maxiter, "rtol": acc, "atol": _floor(problem, weights)}
-        if weights is not None and problem.penalty is not None and model.n_lines >= MANY:
-            solution = spread_fit(problem, theta, np.zeros(model.n_lines, dtype=int), **steps)
-        else:
-            solution = levenberg_marquardt(problem, theta, **steps)
+        floor = _floor(problem, weights)
+        solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc, atol=floor)
         n_free = theta.size
         self.fit_info = {
             "status": solution.status, "message": solution.message, "chi2": 2.0 * solution.cost,

@@ -16,7 +16,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.coverage import covered
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
-from specutils_blase.hindsight import doubt
+from specutils_blase.hindsight import doubt, warn_of_double_use
 from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
@@ -347,6 +347,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
     setup.noisy = setup.pixels_with_jitter(velocity, everywhere=jitter)
     kind = setup.kind if jitter and prior is None and problem.penalty is not None else None
+    warn_of_double_use(setup, problem)
     problem, solution, share = solved(problem, robust, setup.noisy, kind, **steps)
     setup.smoothness = problem.smoothness
     show("")
@@ -365,12 +366,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
         warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "
                       "the prior; hold the strengths or tighten their prior", BlaseWarning, stacklevel=2)  # fmt: skip
-    if kind is not None:
-        fit.fit_info["prior"] = prior_widths(problem)
+    fit.fit_info.update({} if kind is None else {"prior": prior_widths(problem)})
     if share is not None:
         fit.fit_info["down_weighted"] = setup.down_weighted(share)
-    fit.fit_info["estimate"] = "mode" if np.array_equal(theta, solution.theta) else "mean"
-    fit.fit_info.update(wall_time=time.perf_counter() - started, device=str(device))
+    fit.fit_info.update(estimate="mode" if np.array_equal(theta, solution.theta) else "mean", device=str(device),
+                        wall_time=time.perf_counter() - started)  # fmt: skip
     return fit
 
 

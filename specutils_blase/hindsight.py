@@ -5,16 +5,18 @@ that the same problem has a much lower minimum elsewhere. Where to look is found
 fitting lines, in a tenth of a second; only what looks better there is tried with the lines, in a few steps.
 """
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
+from specutils_blase.errors import BlaseWarning
 from specutils_blase.preparation import scene_parts
 from specutils_blase.search import ROTATIONS, Search, gaussian_kernel, sky_pixels, thinned, vertex
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.scene import added_velocities
 
-__all__ = ["clone_doubts", "doubt"]
+__all__ = ["clone_doubts", "doubt", "warn_of_double_use"]
 
 # Chi-square elsewhere, times this, is below the one of the fit: so much is not due to errors of the model.
 CLEAR_RATIO = 1.25
@@ -86,6 +88,16 @@ def doubt(setup, misread, problem, solution, free, priors, *, is_searched, shift
     velocity = added_velocities(start[0], shift)
     return (text + f"near radial_velocity={velocity:.0f} km/s, vsini={start[1]:g} km/s; start it there, "
             "or leave both to the search")  # fmt: skip
+
+
+def warn_of_double_use(setup, problem):
+    """Say which templates were learned from the data of a fit that frees their lines."""
+    species = problem.scene.species
+    names = [name for k, name in setup.fitted_before.items() if not problem.held[species == k].all()]
+    if names:
+        warnings.warn(f"{' and '.join(names)} was learned from these data, which now count twice: errors of its lines "
+                      "are too small; give the template with which the first fit began",
+                      BlaseWarning, stacklevel=3)  # fmt: skip
 
 
 def _better_start(setup, fitted, found):

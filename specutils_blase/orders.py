@@ -1,5 +1,6 @@
 """Spectra that are fitted as one: the orders of an echelle, in whatever they came."""
 
+import hashlib
 import warnings
 from dataclasses import dataclass, replace
 
@@ -57,6 +58,11 @@ class Orders:
             expected = "be of one exposure: one frame and one barycentric velocity in the metadata of all orders"
             raise ValueError(explain("observed", expected, len(frames), "fit exposures one by one"))
         return frames.pop()
+
+    @property
+    def fingerprints(self):
+        """Of the fluxes of every order that can be used, strings."""
+        return [hashlib.sha1(np.nan_to_num(a.flux).tobytes()).hexdigest()[:16] for a in self.arrays if a is not None]
 
     def stretched(self, factor):
         """The same orders with all wavelengths times a factor; what comes back is on the axes of the input still."""

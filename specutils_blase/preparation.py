@@ -251,7 +251,7 @@ class Setup:
         lower, upper = np.array([-30.0, -20.0, -20.0, -20.0]), np.array([10.0, 5.0, 5.0, 20.0])
         layout = LineLayout(lines, union, lower, upper)
         new = new_rows([self.template, *self.tellurics], species, self.rows)
-        self.kind = np.where(new, -1, species - STAR)
+        self.kind = np.where(new | np.isin(species, list(self.fitted_before)), -1, species - STAR)
         penalty = line_priors(layout, [priors[k - STAR] for k in species], new) if union else None
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
@@ -276,6 +276,14 @@ class Setup:
         return np.stack([robust_fit(columns[mine], scene.data[mine], scene.weight[mine])
                          for mine in scene_parts(scene)])  # fmt: skip
 
+    @property
+    def fitted_before(self):
+        """{species: name} of the templates that were learned from these data."""
+        names = {STAR: "template", **{k: f"telluric[{k}]" for k in range(len(self.tellurics))}}
+        data = set(self.orders.fingerprints)
+        return {k: names[k] for k, item in enumerate([self.template, *self.tellurics], start=STAR)
+                if item is not None and data & set(item.meta.get("learned_from", ()))}  # fmt: skip
+
     def has_data(self, observed):
         """True for lines with a usable pixel within their width, shape (n_lines,)."""
         points = self.scene.edges.mean(axis=1)
@@ -285,7 +293,7 @@ class Setup:
         hi = np.searchsorted(points, observed.center + observed.width + pixel)
         return count[hi] > count[lo]
 
-    def updated_template(self, template, table, rows, info):
+    def updated_template(self, template, table, rows, info, is_learned):
         """`template` with the lines of `table` in its own rows `rows`, sorted again."""
         model, lines = template.model.copy(), QTable(template.lines, copy=True)
         lines.keep_columns([name for name in lines.colnames if name != "new"])
@@ -310,6 +318,8 @@ class Setup:
         lines = lines[order]
         lines.meta["errors"] = "lines of the fit: " + table.meta["errors"]
         meta = {**template.meta, "error_scale": lines.meta["errors"]}
+        if is_learned:
+            meta["learned_from"] = sorted({*meta.get("learned_from", ()), *self.orders.fingerprints})
         return LineTemplate(model=model, lines=lines, fit_info=info, meta=meta)
 
 

@@ -285,8 +285,9 @@ class Result:
         """The template with the fitted lines in the places of the old ones."""
         if template is None:
             return None
-        rows = self.setup.rows[self.problem.scene.species == species]
-        return self.setup.updated_template(template, table, rows, self.fit_info(len(table)))
+        mine = self.problem.scene.species == species
+        rows, is_learned = self.setup.rows[mine], not self.problem.held[mine].all()
+        return self.setup.updated_template(template, table, rows, self.fit_info(len(table)), is_learned)
 
     def fit_info(self, n_lines):
         """How it went."""

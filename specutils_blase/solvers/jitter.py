@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 
 from .covariance import definite_factor
 from .levenberg_marquardt import levenberg_marquardt
-from .spread import learned
+from .spread import learnable, learned
 
 __all__ = ["SMALLEST", "jitter_errors", "jitter_fit", "with_jitter"]
 
@@ -42,7 +42,7 @@ def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
         Of its weight (inverse variance) that a pixel keeps.  Those that do not keep all of it have no part in the
         estimate.
     kind : ndarray of int, shape (n_lines,), optional
-        Of lines whose prior is to be as wide as they scatter, see `learned`.
+        Of lines whose prior is to be as wide as they scatter, see `learnable`.
     **options
         Of `levenberg_marquardt`.
 
@@ -52,7 +52,7 @@ def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
         With the weights and the prior found, and the `jitter` (n_parts,): NaN where a part has none of these pixels.
     solution : Solution
     """
-    scene, jitter, n_steps, moved = problem.scene, None, 0, 0.0
+    scene, jitter, n_steps, moved, groups = problem.scene, None, 0, 0.0, []
     counted = noisy & (scene.weight > 0) & (share == 1.0)
     for number in range(ROUNDS):
         state = problem.evaluate(theta)
@@ -66,7 +66,8 @@ def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
         if last:
             break
         if kind is not None:
-            problem.penalty, moved = learned(problem, theta, kind)
+            groups = learnable(problem, theta, kind) if number == 0 else groups
+            problem.penalty, moved = learned(problem, theta, groups)
     return problem, replace(solution, n_iterations=n_steps)
 
 

@@ -8,6 +8,9 @@ equation 4.9): for every kind of parameter::
 
 of the variances 1/p of the prior, with the changes x in units of its standard deviation, their posterior variances v,
 and the share 1 - p v that the data determine of each.  The weights w are one but for lines in the tail of the prior.
+
+This holds for starting values that know nothing of the data.  Those that were found from them, by a first fit, say,
+have not moved because they are there already, and not because lines do not scatter.
 """
 
 from dataclasses import replace
@@ -15,27 +18,27 @@ from dataclasses import replace
 import numpy as np
 
 from .covariance import definite_factor
-from .levenberg_marquardt import levenberg_marquardt
 
-__all__ = ["MANY", "learned", "spread_fit"]
+__all__ = ["MANY", "learnable", "learned"]
 
 # Fewer lines do not know how they scatter.
 MANY = 100
-# Steps of the fit between two estimates, estimates, and the changes of ln(standard deviation) that end them: those of
-# kinds of which the data determine less than a small share are not felt.
-STEPS, ROUNDS, SETTLED, UNFELT = 4, 25, 0.02, 0.02
+# Of kinds of which the data determine a smaller share, standard deviations are not felt.
+UNFELT = 0.02
+# Mean square of the changes in units of their own noise below which the start is from these data.
+KNOWN = 0.2
 # Limits of a standard deviation in units of the parameters (logarithms, or widths of the line).
 SMALLEST, LARGEST = 1e-3, 2.0
 
 
-def learned(problem, theta, kind):
+def learnable(problem, theta, kind):
     """
-    The penalty with standard deviations learned, and how much they change where that is felt.
+    Whose standard deviation can be learned.
 
     Parameters
     ----------
-    problem : SampledLines or ObservedLines
-        With a `QuadraticPenalty`.
+    problem : ObservedLines
+        With a `QuadraticPenalty`, whose mean knows nothing of the data.
     theta : ndarray
         At or near its minimum.
     kind : ndarray of int, shape (n_lines,)
@@ -43,49 +46,49 @@ def learned(problem, theta, kind):
 
     Returns
     -------
+    list of (ndarray of bool, int)
+        The lines and the parameter.
+    """
+    local, variance, share = _determined(problem, theta)
+    square = (local - problem.penalty.mean) ** 2 / np.maximum(variance, 1e-300)
+    groups = [((kind == number) & ~problem.held[:, k], k)
+              for number in np.unique(kind[kind >= 0]) for k in range(local.shape[1])]  # fmt: skip
+    return [(mine, k) for mine, k in groups
+            if np.count_nonzero(mine) >= MANY and square[mine, k].sum() >= KNOWN * share[mine, k].sum()]  # fmt: skip
+
+
+def learned(problem, theta, groups):
+    """
+    The penalty with standard deviations learned, and how much they change where that is felt.
+
+    Parameters
+    ----------
+    problem, theta
+        As in `learnable`.
+    groups : list
+        Of `learnable`.
+
+    Returns
+    -------
     penalty : QuadraticPenalty
     change : float
         The largest, of a logarithm.
     """
-    penalty, local = problem.penalty, problem.split(theta)[0]
-    curvature = penalty.curvature(local)
+    local, _, share = _determined(problem, theta)
+    square = problem.penalty.curvature(local) * (local - problem.penalty.mean) ** 2
+    precision, change = problem.penalty.precision.copy(), 0.0
+    for mine, k in groups:
+        factor = square[mine, k].sum() / max(share[mine, k].sum(), 1e-3 * np.count_nonzero(mine))
+        # from one to the next a standard deviation may fall by a factor of five
+        before = precision[mine, k]
+        precision[mine, k] = np.clip(before / max(factor, 0.04), LARGEST**-2.0, SMALLEST**-2.0)
+        if share[mine, k].mean() > UNFELT:
+            change = max(change, 0.5 * float(np.abs(np.log(precision[mine, k] / before)).max()))
+    return replace(problem.penalty, precision=precision), change
+
+
+def _determined(problem, theta):
+    """theta of the lines, their posterior variances, and the share that the data determine; (n_lines, q) each."""
+    local = problem.split(theta)[0]
     variance = definite_factor(problem.linearize(theta)[1], 0.0).inverse().local_diagonal.reshape(local.shape)
-    square, share = curvature * (local - penalty.mean) ** 2, np.clip(1.0 - curvature * variance, 0.0, 1.0)
-    held = getattr(problem, "held", np.zeros(local.shape, dtype=bool))
-    precision, change = penalty.precision.copy(), 0.0
-    for number in np.unique(kind[kind >= 0]):
-        for k in range(local.shape[1]):
-            mine = (kind == number) & ~held[:, k]
-            if np.count_nonzero(mine) < MANY:
-                continue
-            factor = square[mine, k].sum() / max(share[mine, k].sum(), 1e-3 * np.count_nonzero(mine))
-            # from one to the next a standard deviation may fall by a factor of five
-            before = precision[mine, k]
-            precision[mine, k] = np.clip(before / max(factor, 0.04), LARGEST**-2.0, SMALLEST**-2.0)
-            if share[mine, k].mean() > UNFELT:
-                change = max(change, 0.5 * float(np.abs(np.log(precision[mine, k] / before)).max()))
-    return replace(penalty, precision=precision), change
-
-
-def spread_fit(problem, theta, kind, **options):
-    """
-    Minimise a problem whose prior is as wide as its lines scatter; see `learned`.
-
-    Returns
-    -------
-    solution : Solution
-        Of the problem, whose `penalty` is replaced.
-    """
-    n_steps = 0
-    for number in range(ROUNDS):
-        last = number == ROUNDS - 1
-        solution = levenberg_marquardt(problem, theta, **(options if last else options | {"max_iterations": STEPS}))
-        n_steps, theta = n_steps + solution.n_iterations, solution.theta
-        if last:
-            break
-        problem.penalty, change = learned(problem, theta, kind)
-        if change < SETTLED:
-            solution = levenberg_marquardt(problem, theta, **options)
-            n_steps += solution.n_iterations
-            break
-    return replace(solution, n_iterations=n_steps)
+    return local, variance, np.clip(1.0 - problem.penalty.curvature(local) * variance, 0.0, 1.0)
