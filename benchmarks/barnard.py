@@ -92,10 +92,13 @@ def left_out():
     out = [rng.random(order.flux.size) < LEFT_OUT for order in orders]
     kept = [~pixels for pixels in out]
     both = ("strength", "fwhm")
-    for name, free, jitter in (("none", (), False), ("strengths", both[:1], False), ("and widths", both, False),
-                               ("strengths, jitter", both[:1], True), ("and widths, jitter", both, True)):  # fmt: skip
+    runs = [("none", (), {}), ("strengths", both[:1], {}), ("and widths", both, {})]
+    for name, prior in (("jitter", None), ("learned prior", "learned")):
+        runs += [(f"strengths, {name}", both[:1], {"jitter": True, "prior": prior}),
+                 (f"and widths, {name}", both, {"jitter": True, "prior": prior})]  # fmt: skip
+    for name, free, settings in runs:
         with Timer() as timer:
-            fit = fit_spectrum(without(orders, out), star, sky, lsf=55_000, progress=False, jitter=jitter,
+            fit = fit_spectrum(without(orders, out), star, sky, lsf=55_000, progress=False, **settings,
                                free={"star": free, "telluric": free[:1]})  # fmt: skip
         fitted, predicted = rms(orders, fit, kept), rms(orders, fit, out)
         unlearned = unlearned or fitted

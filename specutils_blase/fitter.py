@@ -80,9 +80,9 @@ class SparseLineFitter(Fitter):
         theta = problem.start()
         floor = _floor(problem, weights)
         solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc, atol=floor)
-        n_free = theta.size
+        n_free, residual = theta.size, problem.evaluate(solution.theta).residual
         self.fit_info = {
-            "status": solution.status, "message": solution.message, "chi2": 2.0 * solution.cost,
+            "status": solution.status, "message": solution.message, "chi2": float(residual @ residual),
             "dof": int(np.count_nonzero(problem.weight)) - n_free, "n_iterations": solution.n_iterations,
             "n_lines": model.n_lines,
         }  # fmt: skip

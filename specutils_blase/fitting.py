@@ -248,11 +248,13 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     free : tuple of str, or mapping
         Line parameters that may move: "strength", "fwhm" (both widths), "x_0"; a mapping with the keys "star" and
         "telluric" when they differ.  ``()`` frees the global parameters only.
-    prior : GaussianPrior, L1Prior, or mapping, optional
+    prior : GaussianPrior, L1Prior, mapping, or "learned", optional
         Of the lines; a mapping with the keys "star" and "telluric" when they differ, the latter one prior or a list
         with one for each species.  Default ``GaussianPrior(tail=3)``: standard deviations of 0.3 in ln strength and ln
         widths and 0.5 km/s in the centres, with exponential tails beyond three times that: every line list has lines
-        that are off by more.
+        that are off by more.  "learned", with `jitter`: its standard deviations are those for which the data are most
+        likely, for each template and parameter of which the data determine at least ten lines; they are in
+        ``fit_info["prior"]``.  The errors of the model have to be white for that: lines follow those that are not.
     weights : "unc", array or None
         As in `specutils.fitting.fit_lines`: 1/sigma.
     window, exclude_regions : SpectralRegion, optional
@@ -293,9 +295,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     jitter : bool
         Whether the model has an error of its own in every order, a share of its continuum that is added to the
         uncertainties in quadrature and makes the data most likely: where the signal is better than the templates, it
-        gives them and the prior their weight, and the errors become honest.  The standard deviations of the default
-        `prior` are learned with it, for each template and parameter with a hundred lines or more: they are in
-        ``fit_info["prior"]``.  Pixels for which ``on_missing="telluric"`` leaves the star out always have a jitter.
+        gives them and the prior their weight, and the errors become honest.  Pixels for which ``on_missing="telluric"``
+        leaves the star out always have one.
     new_lines : None, True or QTable
         Lines that the templates lack, as `find_new_lines` returns them: added to the templates that cover them, star
         and "unknown" ones to the star's if there is one, the others to the first telluric.  They are marked by the
@@ -321,7 +322,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                          wavelength_medium=wavelength_medium)  # fmt: skip
     lsf, free, (velocity, rotation) = _lsfs(lsf, orders), _free(free), _start(radial_velocity, vsini)
     template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
-    priors = checked_priors(prior, len(tellurics))
+    priors = checked_priors(prior, len(tellurics), jitter)
     motion = _barycentric(orders, barycentric_velocity, tellurics)
     if motion.is_removed:  # on the ground the tellurics are at rest
         orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
@@ -346,7 +347,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     steps = {"max_iterations": MAX_ITERATIONS, "rtol": CONVERGED_SHARE, "atol": CONVERGED_CHI2,
              "callback": lambda i, cost: show(f"fit: step {i}, chi2 {2 * cost:.6g}")}  # fmt: skip
     setup.noisy = setup.pixels_with_jitter(velocity, everywhere=jitter)
-    kind = setup.kind if jitter and prior is None and problem.penalty is not None else None
+    kind = setup.kind if isinstance(prior, str) and problem.penalty is not None else None
     warn_of_double_use(setup, problem)
     problem, solution, share = solved(problem, robust, setup.noisy, kind, **steps)
     setup.smoothness = problem.smoothness

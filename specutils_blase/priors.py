@@ -8,12 +8,14 @@ from astropy import units as u
 from specutils_blase.adapters import quantity_value
 from specutils_blase.errors import explain
 
-__all__ = ["GaussianPrior", "L1Prior", "checked_priors"]
+__all__ = ["LEARNED", "GaussianPrior", "L1Prior", "checked_priors"]
 
 # Tail of the default prior: of lines that scatter like a Gaussian 0.3 % are affected.  One order of WASP-69 is fitted
 # to 0.499 % instead of 0.506 %.  With 2.0 it is 0.488 %, but where the errors of the model are many times the noise
 # (a wrong line spread function at S/N 2000), lines drift, and the velocity with them, by 0.5 km/s.
 TAIL = 3.0
+# The default to begin with, whose standard deviations are then learned from the lines.
+LEARNED = "learned"
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ def _check_scales(strength, fwhm, x_0):
     quantity_value(x_0, u.km / u.s, "x_0", positive=True)
 
 
-def checked_priors(prior, n_tellurics):
+def checked_priors(prior, n_tellurics, jitter):
     """The priors of the star and of every telluric species, or an error."""
-    if prior is None:
+    if isinstance(prior, str) and prior == LEARNED and not jitter:
+        raise ValueError(explain("prior", 'be "learned" beside a jitter', "jitter=False", "give jitter=True, or "
+                                 "errors of the model pass for scatter of the lines"))  # fmt: skip
+    if prior is None or (isinstance(prior, str) and prior == LEARNED):
         prior = GaussianPrior(tail=TAIL)
     if not hasattr(prior, "keys"):
         return [_checked(prior, "prior")] * (1 + n_tellurics)
@@ -106,6 +111,6 @@ def checked_priors(prior, n_tellurics):
 
 def _checked(prior, name):
     if not isinstance(prior, GaussianPrior | L1Prior):
-        raise TypeError(explain(name, "be a GaussianPrior, an L1Prior or None", type(prior).__name__,
+        raise TypeError(explain(name, 'be a GaussianPrior, an L1Prior, "learned" or None', repr(prior),
                                 "write e.g. GaussianPrior(strength=0.5)"))  # fmt: skip
     return prior

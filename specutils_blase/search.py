@@ -17,6 +17,8 @@ SEARCH_PIXELS = 4096
 # Template samples held at a time in the search.
 CHUNK = 2_000_000
 ROTATIONS = (1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 32.0, 50.0, 80.0, 125.0, 200.0)
+# Columns of the tellurics, in those of their templates, that are tried at one of the rotations.
+COLUMNS, MIDDLING = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0), 5.0
 # Veilings that are tried where there may be any: shallow lines would pass for a fast rotation.
 VEILINGS = (0.0, 0.3, 1.0, 3.0, 10.0)
 # Keeps the normal equations of a continuum definite, as a share of their trace.
@@ -33,6 +35,13 @@ def velocity_and_rotation(setup, velocity, rotation):
     if setup.template is None or (velocity is not None and rotation is not None):
         return velocity or 0.0, rotation or 1.0
     search = Search(thinned(setup, SEARCH_PIXELS, velocity or 0.0))
+    if setup.tellurics:  # a star that rotates fast would make up for columns that are far off
+        sky, velocities = search.sky, search.velocities if velocity is None else np.array([velocity])
+        lowest = {}
+        for column in COLUMNS if velocities.size else ():
+            search.sky = sky**column
+            lowest[column] = search.chi2(velocities, MIDDLING if rotation is None else rotation).min()
+        search.sky = sky ** min(lowest, key=lowest.get, default=1.0)
     best = (np.inf, 0.0, ROTATIONS[0])
     for trial in ROTATIONS if rotation is None else (rotation,):
         velocities = search.velocities if velocity is None else np.array([velocity])

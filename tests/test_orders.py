@@ -502,7 +502,9 @@ class TestPriors:
 
     @pytest.mark.parametrize(("prior", "error", "message"), [
         ({"stars": GaussianPrior()}, ValueError, r"prior must have the keys .*, got \['stars'\]"),
-        ({"star": 0.3}, TypeError, r"prior\[star\] must be a GaussianPrior, an L1Prior or None, got float"),
+        ({"star": 0.3}, TypeError, r"prior\[star\] must be a GaussianPrior, .*, got 0.3"),
+        ("wide", TypeError, r"prior must be a GaussianPrior, an L1Prior, \"learned\" or None, got 'wide'"),
+        ("learned", ValueError, 'prior must be "learned" beside a jitter, got jitter=False'),
         ({"telluric": [GaussianPrior()] * 3}, ValueError, r'prior\["telluric"\] must hold a prior for each of the 2 '),
         ({"star": GaussianPrior(), "telluric": L1Prior()}, ValueError, "prior must be of one kind for star and"),
     ])  # fmt: skip

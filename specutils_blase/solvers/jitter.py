@@ -53,21 +53,24 @@ def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
     solution : Solution
     """
     scene, jitter, n_steps, moved, groups = problem.scene, None, 0, 0.0, []
+    believed = getattr(problem.penalty, "precision", None)
     counted = noisy & (scene.weight > 0) & (share == 1.0)
     for number in range(ROUNDS):
         state = problem.evaluate(theta)
         taken = _determined(problem, theta, is_first=jitter is None)
         before, jitter = jitter, _most_likely(problem, scene.weight, state, counted, taken)
         problem = with_jitter(problem, scene.weight, theta, noisy, jitter, share)
-        last = number == ROUNDS - 1 or (number > 0 and max(_change(before, jitter), 0.5 * moved) < SETTLED)
+        least = 0 if kind is None else 1  # what is learned is so after the second round
+        last = number == ROUNDS - 1 or (number > least and max(_change(before, jitter), 0.5 * moved) < SETTLED)
         now = options if last else options | {"max_iterations": STEPS}
         solution = levenberg_marquardt(problem, theta, **now)
         n_steps, theta = n_steps + solution.n_iterations, solution.theta
         if last:
             break
         if kind is not None:
-            groups = learnable(problem, theta, kind) if number == 0 else groups
-            problem.penalty, moved = learned(problem, theta, groups)
+            # the first jitters are those of a model that does not fit yet
+            groups = learnable(problem, theta, kind) if number > 0 and not groups else groups
+            problem.penalty, moved = learned(problem, theta, groups, believed)
     return problem, replace(solution, n_iterations=n_steps)
 
 

@@ -8,6 +8,7 @@ equation 4.9): for every kind of parameter::
 
 of the variances 1/p of the prior, with the changes x in units of its standard deviation, their posterior variances v,
 and the share 1 - p v that the data determine of each.  The weights w are one but for lines in the tail of the prior.
+Two lines more that scatter as the prior said keep it from vanishing where the data hardly determine any.
 
 This holds for starting values that know nothing of the data.  Those that were found from them, by a first fit, say,
 have not moved because they are there already, and not because lines do not scatter.
@@ -21,8 +22,8 @@ from .covariance import definite_factor
 
 __all__ = ["MANY", "learnable", "learned"]
 
-# Fewer lines do not know how they scatter.
-MANY = 100
+# Lines, in such that are determined well, that can tell how they scatter; and lines that scatter as the prior says.
+MANY, BELIEVED = 10, 2.0
 # Of kinds of which the data determine a smaller share, standard deviations are not felt.
 UNFELT = 0.02
 # Mean square of the changes in units of their own noise below which the start is from these data.
@@ -53,11 +54,11 @@ def learnable(problem, theta, kind):
     square = (local - problem.penalty.mean) ** 2 / np.maximum(variance, 1e-300)
     groups = [((kind == number) & ~problem.held[:, k], k)
               for number in np.unique(kind[kind >= 0]) for k in range(local.shape[1])]  # fmt: skip
-    return [(mine, k) for mine, k in groups
-            if np.count_nonzero(mine) >= MANY and square[mine, k].sum() >= KNOWN * share[mine, k].sum()]  # fmt: skip
+    return [(mine, k) for mine, k in groups if (share[mine, k] ** 2).sum() >= MANY
+            and square[mine, k].sum() >= KNOWN * share[mine, k].sum()]  # fmt: skip
 
 
-def learned(problem, theta, groups):
+def learned(problem, theta, groups, believed):
     """
     The penalty with standard deviations learned, and how much they change where that is felt.
 
@@ -67,6 +68,8 @@ def learned(problem, theta, groups):
         As in `learnable`.
     groups : list
         Of `learnable`.
+    believed : ndarray
+        The precision of the prior before anything was learned, shape of theta.
 
     Returns
     -------
@@ -78,9 +81,10 @@ def learned(problem, theta, groups):
     square = problem.penalty.curvature(local) * (local - problem.penalty.mean) ** 2
     precision, change = problem.penalty.precision.copy(), 0.0
     for mine, k in groups:
-        factor = square[mine, k].sum() / max(share[mine, k].sum(), 1e-3 * np.count_nonzero(mine))
-        # from one to the next a standard deviation may fall by a factor of five
         before = precision[mine, k]
+        extra = BELIEVED * np.mean(before / believed[mine, k])
+        # from one to the next a standard deviation may fall by a factor of five
+        factor = (square[mine, k].sum() + extra) / (share[mine, k].sum() + BELIEVED)
         precision[mine, k] = np.clip(before / max(factor, 0.04), LARGEST**-2.0, SMALLEST**-2.0)
         if share[mine, k].mean() > UNFELT:
             change = max(change, 0.5 * float(np.abs(np.log(precision[mine, k] / before)).max()))
