@@ -126,3 +126,12 @@ def test_with_splines(orders, star, sky):
 def test_is_a_flag(orders, star, sky):
     with pytest.raises(TypeError, match="jitter must be True or False, got 0.01; False is the default"):
         fit_near(orders, star, sky, jitter=0.01)
+
+
+def test_hot_pixels_where_a_blaze_has_ended():
+    """They are any number of times the continuum there, and no error of the model."""
+    flux = 1.001 - X**2 + np.random.default_rng(9).normal(0.0, 0.003, N_SMOOTH)
+    flux[[1, 2, -2]] += 0.3
+    problem = make_problem(flux, np.full(N_SMOOTH, 0.003), strength=1e6, n_intervals=8)
+    found, _ = jitter_fit(problem, problem.start(), np.ones(N_SMOOTH, dtype=bool))
+    assert found.jitter[0] < 0.03  # the continuum follows them a little

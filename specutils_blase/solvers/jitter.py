@@ -15,6 +15,9 @@ __all__ = ["SMALLEST", "jitter_errors", "jitter_fit", "with_jitter"]
 STEPS, ROUNDS, SETTLED = 4, 20, 0.01
 # Limits of a jitter, as a share of the continuum: below the first there is none.
 SMALLEST, LARGEST = 1e-6, 10.0
+# A hot pixel where a blaze has ended is any number of times the continuum: below this share of its median over the
+# order pixels have no part in the estimate (as in ``quality``, which is not loaded here).
+LEAST_LIGHT = 0.1
 
 
 def jitter_fit(problem, theta, noisy, share=1.0, kind=None, **options):
@@ -94,6 +97,7 @@ def _most_likely(problem, weight, state, counted, taken):
     total = np.bincount(scene.part, np.square(scene.weight * state.continuum), minlength=scene.n_parts)
     for p in np.unique(scene.part[counted]):
         mine = counted & (scene.part == p)
+        mine &= state.continuum >= LEAST_LIGHT * np.median(state.continuum[mine])
         noise, level, square = weight[mine] ** -2.0, state.continuum[mine] ** 2, residual[mine] ** 2
         # of the information on the parameters, what lies in these pixels
         number = taken[p] * np.sum(np.square(scene.weight[mine]) * level) / total[p]

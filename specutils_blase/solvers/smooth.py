@@ -168,7 +168,7 @@ def solved(problem, robust, noisy=None, kind=None, **options):
     if noisy is None or problem.smoothness is not None:
         solution = levenberg_marquardt(problem, problem.start(), **options)
     if noisy is not None and problem.smoothness is not None:  # a stiff continuum would pass for errors of the model
-        noise = smooth_fit(problem, solution, **options)[0]
+        noise, solution = smooth_fit(problem, solution, **options)
         problem, solution = jitter_fit(noise, solution.theta, noisy, kind=kind, **options)
     elif noisy is not None:
         problem, solution = jitter_fit(problem, problem.start(), noisy, kind=kind, **options)
