@@ -80,7 +80,7 @@ class SparseLineFitter(Fitter):
         theta = problem.start()
         floor = _floor(problem, weights)
         solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc, atol=floor)
-        n_free, residual = theta.size, problem.evaluate(solution.theta).residual
+        n_free, residual = theta.size, problem.evaluate(solution.theta)[3]
         self.fit_info = {
             "status": solution.status, "message": solution.message, "chi2": float(residual @ residual),
             "dof": int(np.count_nonzero(problem.weight)) - n_free, "n_iterations": solution.n_iterations,
