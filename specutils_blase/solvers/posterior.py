@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .covariance import definite_factor
+from .levenberg_marquardt import FENCE
 
 __all__ = ["posterior_mean"]
 
@@ -45,16 +46,21 @@ def posterior_mean(problem, theta):
     -------
     ndarray
         theta itself where the cost at the mean is too high for an expansion, as with widths that the prior leaves
-        loose.  No parameter of a line moves by more than `LONGEST_STEP`.
+        loose.  No parameter of a line moves by more than `LONGEST_STEP`, and a global one that is at a limit stays
+        there: the Gaussian would lie on the other side of it.
     """
     if problem.shape[0] == 0:
         return theta
     n_local = problem.shape[0] * problem.shape[1]
-    _, matrix = problem.linearize(theta)
-    factor = definite_factor(matrix, 0.0)
+    gradient, matrix = problem.linearize(theta)
+    fenced = problem.blocked(theta, gradient)
+    fenced[:n_local] = False
+    fence = np.diag(np.where(fenced, FENCE * matrix.diagonal, 0.0)[n_local:])
+    factor = definite_factor(replace(matrix, corner=matrix.corner + fence), 0.0)
     white = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(theta), PAIRS))
     noise = factor.root(white).T
     noise[:, :n_local][:, problem.held.ravel()] = 0.0
+    noise[:, fenced] = 0.0
     longest = LONGEST_STEP * np.sqrt(np.maximum(factor.inverse().local_diagonal, 0.0))
     alone = replace(factor, schur=None)  # the lines, the global parameters given
     highest = problem.cost(theta).sum() + HIGHEST * n_local + 0.5 * problem.shape[2]
@@ -65,7 +71,8 @@ def posterior_mean(problem, theta):
             for point in (problem.move(start, z), problem.move(start, -z)):  # inside the limits, maybe nearer than z
                 total += problem.gradient(point) - matrix @ (point - start)
             if pair in (EARLY, PAIRS):
-                step = start - factor.solve(total / (2 * pair)) - theta
+                step = start - factor.solve(np.where(fenced, 0.0, total / (2 * pair))) - theta
+                step[fenced] = 0.0
                 driven = alone.root(-factor.border @ step[n_local:, None])[:, 0]
                 step[:n_local] = driven + np.clip(step[:n_local] - driven, -longest, longest)
                 mean = problem.move(theta, step)

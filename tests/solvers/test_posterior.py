@@ -1,5 +1,7 @@
 """The mean of the posterior against importance sampling of the exact posterior."""
 
+from dataclasses import replace
+
 import numpy as np
 from astropy import units as u
 
@@ -13,6 +15,7 @@ from specutils_blase.simulation import simulate_order
 from specutils_blase.solvers import posterior
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.lines import STRENGTH, Lines
+from specutils_blase.solvers.observed import SMALLEST_VSINI
 from specutils_blase.solvers.posterior import posterior_mean
 from specutils_blase.template import LineTemplate
 
@@ -21,7 +24,7 @@ CENTERS = np.array([10598.3, 10598.9, 10599.3, 10600.0, 10600.25, 10600.9, 10601
 LSF = 55_000.0
 
 
-def make_problem(strength, snr, free=(STRENGTH,), prior=0.3):
+def make_problem(strength, snr, free=(STRENGTH,), prior=0.3, vsini=12.0, power=LSF, start=12.0):
     sigma, gamma = np.full(CENTERS.size, 0.05), np.full(CENTERS.size, 0.01)
     lines = Lines(CENTERS, np.full(CENTERS.size, strength), sigma, gamma)
     zero = np.zeros(CENTERS.size, dtype=int)
@@ -29,9 +32,9 @@ def make_problem(strength, snr, free=(STRENGTH,), prior=0.3):
     table = line_table(lines, np.zeros((CENTERS.size, 4, 4)), index=zero, flags=zero)
     template = LineTemplate(model, table, meta={"coverage": list(COVERAGE)})
     order = simulate_order(model, seed=3, lower=10597 * u.AA, upper=10603 * u.AA, n_pix=100, snr=snr, bad_pixels=0,
-                           resolving_power=LSF, vsini=12 * u.km / u.s, continuum=(1.0,))  # fmt: skip
+                           resolving_power=power, vsini=vsini * u.km / u.s, continuum=(1.0,))  # fmt: skip
     setup = Setup.build(read_orders(order.spectrum), template, [], as_lsf(LSF), 0.6, 0)
-    return setup.problem(0.0, 12.0, {"star": free, "telluric": ()}, [GaussianPrior(strength=prior)])
+    return setup.problem(0.0, start, {"star": free, "telluric": ()}, [GaussianPrior(strength=prior)])
 
 
 def sampled_mean(problem, mode, n_samples):
@@ -82,6 +85,49 @@ def test_lines_go_with_the_global_parameters_however_far_these_go(monkeypatch):
     driven = -np.linalg.solve(matrix[:n, :n], matrix[:n, n:] @ step[n:])
     assert np.max(np.abs(driven)) > 1e-4
     np.testing.assert_allclose(step[:n], driven, atol=1e-3 * np.max(np.abs(driven)))
+
+
+class Without:
+    """A problem that does not know of one of its global parameters, the i-th of all."""
+
+    def __init__(self, problem, theta, i):
+        self.problem, self.value, self.i, self.held = problem, theta[i], i, problem.held
+        self.shape = (*problem.shape[:2], problem.shape[2] - 1)
+
+    def full(self, theta):
+        return np.insert(theta, self.i, self.value)
+
+    def linearize(self, theta):
+        gradient, matrix = self.problem.linearize(self.full(theta))
+        k = self.i - self.shape[0] * self.shape[1]
+        corner = np.delete(np.delete(matrix.corner, k, axis=0), k, axis=1)
+        return np.delete(gradient, self.i), replace(matrix, border=np.delete(matrix.border, k, axis=1), corner=corner)
+
+    def gradient(self, theta):
+        return np.delete(self.problem.gradient(self.full(theta)), self.i)
+
+    def cost(self, theta):
+        return self.problem.cost(self.full(theta))
+
+    def move(self, theta, step):
+        return np.delete(self.problem.move(self.full(theta), np.insert(step, self.i, 0.0)), self.i)
+
+    def blocked(self, theta, gradient):
+        return np.zeros(theta.size, dtype=bool)
+
+
+def test_a_global_parameter_at_its_limit_stays_there():
+    problem = make_problem(strength=0.01, snr=300, vsini=0.0, power=65_000.0, start=3.0)  # lines narrower than the LSF
+    i = problem.shape[0] + problem.names.index("vsini")
+    mode = levenberg_marquardt(problem, problem.start(), atol=1e-10).theta
+    assert mode[i] == SMALLEST_VSINI**2
+    mean = posterior_mean(problem, mode)
+    assert mean[i] == mode[i]
+    step, rest = np.delete(mean - mode, i), np.delete(mode, i)
+    expected = posterior_mean(Without(problem, mode, i), rest) - rest
+    std = np.delete(np.sqrt(np.diag(np.linalg.inv(problem.linearize(mode)[1].dense()))), i)
+    assert np.max(np.abs(step / std)) > 0.1
+    np.testing.assert_allclose(step / std, expected / std, atol=0.05)  # other signs of the noise
 
 
 def test_nothing_to_do_without_free_lines():
