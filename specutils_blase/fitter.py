@@ -13,7 +13,7 @@ __all__ = ["SparseLineFitter"]
 
 # parameter of the model -> rows of the solver's layout
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
-# Standard deviations of the weak prior that keeps what the data do not know where it started.
+# Standard deviations of the weakest prior that keeps what the data do not know where it started.
 _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
 
 
@@ -22,9 +22,17 @@ class SparseLineFitter(Fitter):
     Levenberg-Marquardt fit of all lines of a `VoigtForest1D` at once, in time proportional to their number.
 
     After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
-    ``dof``, ``n_iterations``, ``n_lines``.  Strengths and widths are fitted as logarithms: they keep their sign.
-    What the data do not know stays where it started, held by a weak Gaussian prior: 2 in ln strength, 1 in ln of the
-    widths, and half the sum of the widths for the centre (standard deviations).
+    ``dof``, ``n_iterations``, ``n_lines`` and ``start_scatter``.  Strengths and widths are fitted as logarithms: they
+    keep their sign.
+
+    What the data do not know stays where it started, held by a Gaussian prior.  For a few lines it is so weak that
+    this is least squares: standard deviations of 2 in ln strength, 1 in ln of the widths, half the sum of the widths
+    for the centre.  Where ten lines and more can tell, it is twice as wide as their starting values are found to
+    scatter about the truth, and at least 0.3; errors are root mean square errors, of noise and of what is left of the
+    errors of the starts (Hoerl & Kennard 1970, Technometrics 12, 55, equation 4.3).  ``start_scatter`` has these
+    standard deviations, of logarithms and of the centre in units of half the sum of the widths, for the parameters of
+    which they were learned.  Starting values that were found from the same data, as by a first fit, are recognised
+    where they have hardly moved; then, as with few lines, errors are those of the prior and the data.
 
     Examples
     --------
@@ -62,6 +70,7 @@ class SparseLineFitter(Fitter):
         weights : array-like, shape (n_pix,), optional
             1/sigma; pixels with weight 0 are ignored.  Without weights the errors are scaled by the residual.
         maxiter : int
+            Of one round; where the prior has to become wider another one follows, four at most.
         acc : float
             The fit has converged when the sum of squares falls by less than this fraction.
         inplace : bool
@@ -72,25 +81,26 @@ class SparseLineFitter(Fitter):
         VoigtForest1D
         """
         from specutils_blase.errors import BlaseWarning
-        from specutils_blase.solvers.levenberg_marquardt import CONVERGED, levenberg_marquardt
+        from specutils_blase.solvers.levenberg_marquardt import CONVERGED
+        from specutils_blase.solvers.starts import fit_from_starts
 
         _check(model, z)
         model = model if inplace else model.copy()
-        problem, order = _problem(model, *_data(x, y, weights), weights is not None)
-        theta = problem.start()
-        floor = _floor(problem, weights)
-        solution = levenberg_marquardt(problem, theta, max_iterations=maxiter, rtol=acc, atol=floor)
-        n_free, residual = theta.size, problem.evaluate(solution.theta)[3]
+        problem, order, unit = _problem(model, *_data(x, y, weights), weights is not None)
+        started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
+                                  rtol=acc, atol=_floor(problem, weights))  # fmt: skip
+        solution = started.solution
+        n_free, residual = solution.theta.size, problem.evaluate(solution.theta)[3]
         self.fit_info = {
             "status": solution.status, "message": solution.message, "chi2": float(residual @ residual),
             "dof": int(np.count_nonzero(problem.weight)) - n_free, "n_iterations": solution.n_iterations,
-            "n_lines": model.n_lines,
+            "n_lines": model.n_lines, "start_scatter": _scatter(problem, started),
         }  # fmt: skip
         if solution.status != CONVERGED:
             warnings.warn(f"SparseLineFitter did not converge: {solution.message}; raise maxiter or start closer",
                           BlaseWarning, stacklevel=2)  # fmt: skip
         scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1)
-        _store(model, problem, solution.theta, order, scale)
+        _store(model, problem, started, order, unit, scale)
         return model
 
 
@@ -126,10 +136,10 @@ def _data(x, y, weights):
 
 
 def _problem(model, x, y, weights, has_weights):
-    """The least-squares problem of a model without units, and the order that sorts its lines."""
+    """The least-squares problem of a model without units, the order that sorts its lines, and the noise's variance."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
     from specutils_blase.preparation import noise_level
-    from specutils_blase.solvers.lines import COUPLED, LineLayout, Lines, QuadraticPenalty, SampledLines
+    from specutils_blase.solvers.lines import COUPLED, LineLayout, Lines, SampledLines
 
     center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
                                         for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
@@ -140,20 +150,16 @@ def _problem(model, x, y, weights, has_weights):
     lines = Lines(center[order], strength[order], fwhm_G[order] / FWHM_PER_SIGMA, fwhm_L[order] / 2.0)
     free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows)
     layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, FWHM_PER_SIGMA))
-    local = layout.pack()
-    # without weights the residuals are in units of the data, and so must the prior be
-    variance = 1.0 if has_weights else noise_level(y) ** 2
-    precision = np.broadcast_to(variance * _WEAK[list(layout.free)] ** -2.0, local.shape)
-    penalty = QuadraticPenalty(local, precision) if layout.free else None
     continuum = model.continuum_basis(x)
     coefficients = np.ravel(model.continuum.value)
     fixed = bool(model.fixed["continuum"])
     problem = SampledLines(
         x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
         form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=COUPLED,
-        coefficients=None if fixed else coefficients, penalty=penalty,
+        coefficients=None if fixed else coefficients,
     )  # fmt: skip
-    return problem, order
+    # without weights the residuals are in units of the data
+    return problem, order, 1.0 if has_weights else noise_level(y) ** 2
 
 
 def _limits(model, lines, fwhm_per_sigma):
@@ -176,15 +182,24 @@ def _limits(model, lines, fwhm_per_sigma):
     return lower, upper
 
 
-def _store(model, problem, theta, order, scale):
+def _scatter(problem, started):
+    """What was learned of the starts, {name of the parameter: standard deviation}."""
+    names = {row: name for name, rows in _ROWS.items() for row in rows}
+    rows = problem.layout.free
+    return {names[row]: float(started.scatter[k]) for k, row in enumerate(rows) if started.learned[k]}
+
+
+def _store(model, problem, started, order, unit, scale):
     """Write values and standard deviations into the model, in its own order of lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
-    from specutils_blase.solvers.covariance import LineCovariance, definite_factor, felt_lines
+    from specutils_blase.solvers.covariance import LineCovariance, felt_lines
+    from specutils_blase.solvers.starts import expected_error
 
+    theta = started.solution.theta
     _, coefficients, _ = problem.split(theta)
     lines = problem.lines(theta)
-    _, matrix = problem.linearize(theta)
-    covariance = LineCovariance(definite_factor(matrix, 0.0), problem.layout, matrix=matrix)
+    matrix, factor, error = expected_error(problem, theta, started, unit)
+    covariance = LineCovariance(factor, problem.layout, matrix=matrix, inverse=error)
     std = np.sqrt(scale * np.einsum("jaa->ja", covariance.blocks()))
     std[~felt_lines(matrix, problem.layout)] = np.inf
     back = np.argsort(order)
