@@ -274,9 +274,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     veiling : int, optional
-        Degree of a Legendre polynomial, between the first and the last wavelength of all orders, for the logarithm of
-        the veiling r: light without lines, in units of the continuum of the star, that makes it (S + r) / (1 + r).  0
-        is one number for all.  With free strengths it is known through their prior and through saturated lines; how
+        Degree of a polynomial for ln(1 + r), between the first and the last wavelength of all orders.  The veiling r is
+        light without lines, in units of the continuum of the star, that makes it (S + r) / (1 + r).  0 is one number
+        for all; of others ``veiling`` is what the mean of ln(1 + r) comes to, and ``veiling_k`` are coefficients of
+        Legendre polynomials.  With free strengths it is known through their prior and through saturated lines; how
         much is in the multiple correlation with the lines, ``parameters.meta["veiling_correlation"]``, and a warning
         tells when it is above 0.95.
     robust : bool
