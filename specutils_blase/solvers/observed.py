@@ -353,7 +353,8 @@ class ObservedLines:
     def coupling(self, theta):
         """See `levenberg_marquardt.Problem`: columns and veiling act like all strengths, the velocity like all centres.
 
-        The veiling does where lines are weak.
+        The veiling does where lines are weak.  None of them does where one of these lines is held, as those of a
+        template are to which lines are added.
         """
         scene, layout, glob, (n, q, _) = self.scene, self.layout, self.globals(theta), self.shape
         star, units = scene.species == STAR, []
@@ -370,7 +371,7 @@ class ObservedLines:
             units.append((self.names.index("radial_velocity"), layout.free.index(CENTER), shift))
         rows = np.zeros((len(units), n, q))
         for row, (_, place, values) in zip(rows, units, strict=True):
-            row[:, place] = np.where(self.held[:, place], 0.0, values)
+            row[:, place] = 0.0 if self.held[values != 0.0, place].any() else values
         moves = [k for k, row in enumerate(rows) if row.any()]
         return [units[k][0] for k in moves], rows[moves].reshape(len(moves), n * q)
 

@@ -173,6 +173,19 @@ def test_gradient_and_normal_matrix_are_those_of_the_residual(uncut, case):
     assert wrong.max() < 1e-3, f"curvature of {names[worst[0]]} and {names[worst[1]]} is off by {wrong.max():.2g}"
 
 
+def test_columns_and_veiling_of_lines_of_which_some_are_held(uncut):
+    """As of a template to which lines are added: what is held gives way to nothing, and its part is not lost."""
+    problem = make_problem((STRENGTH, CENTER), veil=(0.3,), penalty=False)
+    problem.held[[0, 3, 5], 0] = problem.held[[1, 2], 1] = True
+    theta = problem.start()
+    _, matrix = problem.linearize(theta)
+    slopes = jacobian(problem, theta, finite_steps(problem))
+    free = np.flatnonzero(np.append(~problem.held.ravel(), np.ones(problem.shape[2], dtype=bool)))
+    normal = (slopes.T @ slopes)[np.ix_(free, free)]
+    size = np.sqrt(normal.diagonal())
+    assert np.max(np.abs(matrix.dense()[np.ix_(free, free)] - normal) / np.outer(size, size)) < 1e-3
+
+
 @pytest.mark.parametrize("veil", [(0.4,), (0.3, 0.9)])
 def test_veiling_and_weak_lines_make_up_for_each_other_along_a_straight_line(uncut, veil):
     for change in np.eye(len(veil)) * 0.5:
