@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .covariance import definite_factor, fenced
+from .levenberg_marquardt import FENCE
 
 __all__ = ["one_sided"]
 
@@ -42,25 +43,31 @@ def one_sided(problem, theta, matrix):
     blocked = np.flatnonzero(problem.blocked(theta, gradient)[n_local:]) + n_local
     if not blocked.size:
         return matrix
-    factor, added, lowest = definite_factor(matrix, 0.0), np.zeros(len(matrix.corner)), problem.cost(theta).sum()
+    place, lowest = np.arange(len(matrix.corner)) + n_local, problem.cost(theta).sum()
+    follow = definite_factor(fenced(matrix, np.isin(place, blocked)), 0.0)
+    added = np.zeros(len(place))
     for k in blocked:
-        wake = factor.solve(np.eye(1, len(theta), k)[0])
+        alone = definite_factor(fenced(matrix, np.isin(place, blocked) & (place != k)), 0.0)
+        wake = alone.solve(np.eye(1, theta.size, k)[0])
+        if not wake[k] > 0.0:
+            continue
         inward = np.sign(gradient[k]) * wake / wake[k]
-        follow = definite_factor(fenced(matrix, np.arange(len(added)) == k - n_local), 0.0)
-        others = np.where(np.arange(len(added)) == k - n_local, 0.0, np.diag(matrix.corner))
+        others = np.where(np.isin(place, blocked), 0.0, np.diag(matrix.corner))
 
-        def along(way, inward=inward, follow=follow, k=k, others=others):
-            point = theta + way * inward
+        def along(way, inward=inward, others=others):
+            point = problem.move(theta + way * inward, np.zeros(theta.size))  # inside all limits
             for _ in range(FOLLOWING):
                 slope = problem.gradient(point)
-                slope[k] = 0.0
-                point = point - follow.solve(slope)
+                slope[blocked] = 0.0
+                point = problem.move(point, -follow.solve(slope))
+                if not np.isfinite(point).all():
+                    return np.inf, 0.0
             return problem.cost(point).sum() - lowest, others @ (point - theta)[n_local:] ** 2
 
         way, weight, gone = _followed(along, FIRST / (np.abs(gradient[k]) + wake[k] ** -0.5))
         per_unit = others @ inward[n_local:] ** 2
         mean_square = np.sum(weight * (gone / per_unit if per_unit > 0 else way**2)) / np.sum(weight)
-        added[k - n_local] = max(1.0 / mean_square - 1.0 / wake[k], 0.0)
+        added[k - n_local] = max(1.0 / mean_square - 1.0 / wake[k], 0.0) if mean_square > 0.0 else FENCE / wake[k]
     return replace(matrix, corner=matrix.corner + np.diag(added))
 
 
@@ -72,7 +79,7 @@ def _followed(along, step):
             break
         last *= 2.0
     way = np.linspace(0.0, last, POINTS)
-    rise, gone = np.array([along(x) for x in way]).T
-    weight = np.exp(-np.nan_to_num(rise, nan=np.inf, posinf=1e3))
+    rise, gone = np.array([(0.0, 0.0), *(along(x) for x in way[1:])]).T
+    weight = np.exp(-np.nan_to_num(rise, nan=1e3, posinf=1e3))
     weight[[0, -1]] *= 0.5
     return way, weight, np.where(weight > 0, gone, 0.0)

@@ -110,6 +110,9 @@ def test_against_the_truncated_normal(slope, curvature):
         def blocked(self, theta, gradient):
             return np.array([True])
 
+        def move(self, theta, step):
+            return np.maximum(theta + step, 0.0)
+
     problem, x = Parabola(), np.linspace(0, 20, 200_001)
     order = make_problem(8.0, 0)
     matrix = order.linearize(order.start())[1]
