@@ -204,6 +204,21 @@ def test_a_collection_comes_back_as_one(orders, star, sky):
         np.testing.assert_array_equal(collected.residual[k].flux, listed.residual[k].flux)
 
 
+def test_a_collection_made_of_spectra(orders, star, sky):
+    """specutils gives it the meta of every spectrum, in a list."""
+    masks = [np.zeros(order.flux.size, dtype=bool) for order in orders[:2]]
+    size = min(mask.size for mask in masks)
+    parts = [Spectrum(flux=order.flux[:size], spectral_axis=order.spectral_axis[:size], mask=mask[:size],
+                      uncertainty=StdDevUncertainty(order.uncertainty.array[:size], unit=order.flux.unit),
+                      meta={"frame": "observatory", "order": k})
+             for k, (order, mask) in enumerate(zip(orders, masks, strict=False))]  # fmt: skip
+    collection = SpectrumCollection.from_spectra(parts)
+    both = [fit_near(given, star, sky, free=()) for given in (parts, collection)]
+    assert isinstance(both[1].residual, SpectrumCollection)
+    assert found(both[1])["radial_velocity"] == pytest.approx(found(both[0])["radial_velocity"], rel=1e-9)
+
+
+
 def test_a_wavelength_that_is_not_finite_costs_its_pixel_alone(orders, star, sky):
     whole = fit_near(as_collection(orders), star, sky)
     with pytest.warns(BlaseWarning, match="1 of 880 pixels in 4 orders are ignored"):
