@@ -370,7 +370,7 @@ def _edges_between(wave, name):
     """
     if wave.size == 1:
         remedy = 'give its two edges as spectral_axis and bin_specification="edges"'
-        raise ValueError(explain(name, "have bin edges or at least two pixels", "one pixel", remedy))
+        raise NoPixelsError(explain(name, "have bin edges or at least two pixels", "one pixel", remedy))
     spacing, (gaps, typical) = np.diff(wave), gaps_between(wave)
     spacing[gaps] = typical
     # the end pixels are symmetric

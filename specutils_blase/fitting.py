@@ -16,7 +16,7 @@ from specutils_blase.covariance import TableCovariance
 from specutils_blase.coverage import covered
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
-from specutils_blase.hindsight import doubt, warn_of_double_use
+from specutils_blase.hindsight import doubt, warn_of_double_use, warn_of_errors
 from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
@@ -41,8 +41,6 @@ MAX_ITERATIONS = 200
 CONTINUA = ("polynomial", "spline")
 # More than the orbit and the rotation of the Earth together [km/s].
 FASTEST_EARTH = 40.0
-# Multiple correlation of the veiling with the lines that is told: its error is three times what it would be without.
-DEGENERATE = 0.95
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 
@@ -274,9 +272,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     veiling : int, optional
-        Degree of a Legendre polynomial, between the first and the last wavelength of all orders, for the logarithm of
-        the veiling r: light without lines, in units of the continuum of the star, that makes it (S + r) / (1 + r).  0
-        is one number for all.  With free strengths it is known through their prior and through saturated lines; how
+        Degree of a polynomial for ln(1 + r), between the first and the last wavelength of all orders.  The veiling r is
+        light without lines, in units of the continuum of the star, that makes it (S + r) / (1 + r).  0 is one number
+        for all; of others ``veiling`` is what the mean of ln(1 + r) comes to, and ``veiling_k`` are coefficients of
+        Legendre polynomials.  With free strengths it is known through their prior and through saturated lines; how
         much is in the multiple correlation with the lines, ``parameters.meta["veiling_correlation"]``, and a warning
         tells when it is above 0.95.
     robust : bool
@@ -364,9 +363,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if priors[0].quadratic else solution.theta
     fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
-    if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
-        warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "
-                      "the prior; hold the strengths or tighten their prior", BlaseWarning, stacklevel=2)  # fmt: skip
+    warn_of_errors(fit)
     fit.fit_info.update({} if kind is None else {"prior": prior_widths(problem)})
     if share is not None:
         fit.fit_info["down_weighted"] = setup.down_weighted(share)

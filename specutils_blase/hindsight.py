@@ -16,7 +16,7 @@ from specutils_blase.search import ROTATIONS, Search, gaussian_kernel, sky_pixel
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
 from specutils_blase.solvers.scene import added_velocities
 
-__all__ = ["clone_doubts", "doubt", "warn_of_double_use"]
+__all__ = ["clone_doubts", "doubt", "warn_of_double_use", "warn_of_errors"]
 
 # Chi-square elsewhere, times this, is below the one of the fit: so much is not due to errors of the model.
 CLEAR_RATIO = 1.25
@@ -29,6 +29,8 @@ LOOK_COLUMNS = (0.0, *np.geomspace(0.1, 10.0, 11))
 VANISHED = 0.5
 # Iterations with the lines.
 STEPS = 10
+# Multiple correlation of the veiling with the lines that is told: its error is three times what it would be without.
+DEGENERATE = 0.95
 # Rms residual above which a clone warns: as a share of the prominence, in a noisy spectrum in standard deviations.
 TOLERATED, TOLERATED_EXCESS = 0.2, 1.5
 # Continua outside this range, in units of the upper envelope of the flux, come from nowhere; stars have 0.98 to 1.01.
@@ -98,6 +100,13 @@ def warn_of_double_use(setup, problem):
         warnings.warn(f"{' and '.join(names)} was learned from these data, which now count twice: errors of its lines "
                       "are too small; give the template with which the first fit began",
                       BlaseWarning, stacklevel=3)  # fmt: skip
+
+
+def warn_of_errors(fit):
+    """Say where the errors of a `SpectrumFit` mean little."""
+    if (correlation := fit.parameters.meta.get("veiling_correlation", 0.0)) > DEGENERATE:
+        warnings.warn(f"veiling and the lines can hardly be told apart (correlation {correlation:.3f}): both follow "
+                      "the prior; hold the strengths or tighten their prior", BlaseWarning, stacklevel=3)  # fmt: skip
 
 
 def _better_start(setup, fitted, found):

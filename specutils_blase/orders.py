@@ -201,8 +201,8 @@ def _row(observed, k, axis, keep):
     optional = {} if observed.mask is None else {"mask": np.asarray(observed.mask)[k][keep]}
     if uncertainty is not None:
         optional["uncertainty"] = type(uncertainty)(uncertainty.array[k][keep], unit=uncertainty.unit)
-    meta = {} if observed.meta is None else dict(observed.meta)
-    return Spectrum(flux=observed.flux[k][keep], spectral_axis=axis, meta=meta, **optional)
+    meta = observed.meta[k] if isinstance(observed.meta, list | tuple) else observed.meta  # one each, by from_spectra
+    return Spectrum(flux=observed.flux[k][keep], spectral_axis=axis, meta=dict(meta or {}), **optional)
 
 
 def _frame(meta):

@@ -23,6 +23,7 @@ from specutils_blase.solvers.scene import (
     relativistic_factor,
     rotation_weights,
     uniform_grid,
+    veil_columns,
 )
 from specutils_blase.solvers.smooth import Smoothness, spline_columns
 from specutils_blase.template import LineTemplate, new_rows
@@ -160,7 +161,7 @@ class Setup:
         scene = Scene(
             grid=grid, step=step, resolving_power=power, matrix=matrix, **joint, **shapes, n_parts=len(parts),
             power_basis=continuum_columns(edges.mean(axis=1), getattr(lsf, "degree", 0), domain=span),
-            own_power=own_power, veil_basis=None if veiling is None else continuum_columns(grid, veiling, domain=span),
+            own_power=own_power, veil_basis=None if veiling is None else veil_columns(grid, veiling, span),
             species=np.zeros(0, dtype=np.int64), n_species=len(tellurics), limb_darkening=limb_darkening,
             form=("opacity" if template is None else template.model.form, *(t.model.form for t in tellurics)),
         )  # fmt: skip
@@ -256,8 +257,7 @@ class Setup:
         held = np.array([[parameter not in rows[k] for parameter in union] for k in species])
         scene = replace(self.scene, species=species)
         shift = np.zeros((scene.n_parts, scene.shift_basis.shape[1]))
-        veil = np.zeros(scene.veil_basis.shape[1])
-        veil[:1] = np.log(FIRST_VEILING)
+        veil = np.full(scene.veil_basis.shape[1], np.log1p(FIRST_VEILING))
         hermite = scene.hermite[0] if scene.free_hermite else None
         start = Globals(velocity, rotation, np.zeros(scene.power_basis.shape[1]), np.zeros(scene.n_species),
                         np.zeros(0), np.zeros(scene.n_parts), shift, veil, hermite)  # fmt: skip

@@ -11,6 +11,7 @@ from specutils_blase.quality import has_light
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.exposures import Exposure
 from specutils_blase.solvers.jitter import SMALLEST, jitter_errors
+from specutils_blase.solvers.limits import one_sided
 from specutils_blase.solvers.lines import COUPLED, STRENGTH, Lines
 from specutils_blase.solvers.observed import (
     LARGEST_HERMITE,
@@ -19,7 +20,7 @@ from specutils_blase.solvers.observed import (
     SMALLEST_VEIL,
     SMALLEST_VSINI,
 )
-from specutils_blase.solvers.scene import STAR, added_velocities, relativistic_factor
+from specutils_blase.solvers.scene import STAR, added_velocities, relativistic_factor, veil_series
 from specutils_blase.solvers.smooth import effective_continuum
 from specutils_blase.template import new_rows
 
@@ -38,7 +39,7 @@ class Result:
         self.template, self.tellurics, self.given = template, tellurics, telluric
         self.orders = setup.orders
         self.state = problem.evaluate(theta)
-        _, self.matrix = problem.linearize(theta, neighbours=COUPLED)
+        self.matrix = one_sided(problem, solution.theta, problem.linearize(theta, neighbours=COUPLED)[1])
         self.factor = definite_factor(self.matrix, 0.0)
         self.inverse = self.factor.inverse()
         self.chi2 = float(np.sum(self.state.residual**2))
@@ -125,10 +126,7 @@ class Result:
             rows.append(("radial_velocity", velocity, named["radial_velocity"], "km / s", False))
             rows.append(("vsini", glob.vsini, named["vsini"] / (2.0 * glob.vsini), "km / s", False))
             rows.append(("limb_darkening", scene.limb_darkening, 0.0, "", True))
-            for k, name in enumerate(problem.veils):
-                value = np.exp(glob.veil[0]) if k == 0 else glob.veil[k]
-                slope = 1.0 if k else value if len(problem.veils) > 1 else 1.0 + value  # of ln r or ln(1 + r)
-                rows.append((name, value, named[name] * slope, "", False))
+            rows.extend((name, value, error, "", False) for name, value, error in self.veiling())
         if self.motion.velocity is not None:
             rows.append(("barycentric_velocity", self.motion.velocity, 0.0, "km / s", True))
         if scene.resolving_power is not None:
@@ -160,8 +158,8 @@ class Result:
         glob, out = self.state.globals, []
         if self.template is not None and not SMALLEST_VSINI < glob.vsini < LARGEST_VSINI:
             out.append("vsini")
-        if self.problem.veils and not SMALLEST_VEIL + 1e-6 < glob.veil[0] < LARGEST_VEIL - 1e-6:  # not to rounding
-            out.append("veiling")
+        if np.any((glob.veil <= SMALLEST_VEIL) | (glob.veil >= LARGEST_VEIL)):
+            out += self.problem.veils
         if self.problem.scene.free_hermite:
             out += [name for name, value in self.hermite().items() if abs(value) >= LARGEST_HERMITE]
         return out
@@ -174,14 +172,27 @@ class Result:
         values = glob.hermite if scene.free_hermite else scene.hermite.mean(axis=0)
         return dict(zip(("h3", "h4"), values, strict=True))
 
+    def veiling(self):
+        """(name, value, error) of the mean of ln(1 + r), as r, and of its other Legendre coefficients."""
+        names = self.problem.veils
+        if not names:
+            return ()
+        series = veil_series(len(names))
+        index = [self.problem.names.index(name) for name in names]
+        values = series @ self.state.globals.veil
+        covariance = self.scale * self.inverse.corner[np.ix_(index, index)]
+        errors = np.sqrt(np.einsum("ka,ab,kb->k", series, covariance, series))
+        slopes = np.where(np.arange(len(names)) == 0, np.exp(values), 1.0)
+        return zip(names, np.append(np.expm1(values[:1]), values[1:]), errors * slopes, strict=True)
+
     def veiling_correlation(self):
-        """The multiple correlation of the veiling with all free parameters of the lines.
+        """The multiple correlation of the veiling with all free parameters of the lines, the largest of its terms.
 
         The share of its variance that is left where these are held is one minus its square.
         """
-        index = self.problem.names.index("veiling")
-        held = np.linalg.inv(self.matrix.corner)[index, index]
-        return float(np.sqrt(max(1.0 - held / self.inverse.corner[index, index], 0.0)))
+        index = [self.problem.names.index(name) for name in self.problem.veils]
+        held, free = np.diag(np.linalg.inv(self.matrix.corner))[index], np.diag(self.inverse.corner)[index]
+        return float(np.sqrt(np.max(1.0 - held / free, initial=0.0)))
 
     def own_parameters(self, p, errors):
         """Rows of the table for what part p has for itself; their names say which of several orders it is."""

@@ -169,6 +169,18 @@ def test_two_exposures_tell_star_from_air(epochs):
     assert len(table) == 5 and set(table["n_epochs"]) == {2}
 
 
+@pytest.mark.parametrize("free", [(), {"star": ("strength",), "telluric": ()}])
+def test_two_exposures_of_which_lines_are_held(free):
+    """The column is free, and lines that are held must not lose their part of it to those that are new."""
+    fits = [fitted(observe(FULL_STAR, FULL_SKY, k, v), v, free=free) for k, v in enumerate(VELOCITIES, start=2)]
+    table = find_new_lines(*fits)
+    air = table[table["component"] == "telluric"]
+    assert len(air) == len(SKY_LINES)
+    np.testing.assert_allclose(air["line_center"].value, SKY_LINES, atol=0.03)
+    assert np.all(np.abs(air["strength"].value - STRENGTH) < 4 * air["strength_err"].value)
+    assert np.all(air["strength_err"].value < 0.15 * STRENGTH)
+
+
 def test_fit_with_a_table_of_new_lines(epochs, complete):
     table = find_new_lines(*epochs)
     spectrum = observe(FULL_STAR, FULL_SKY, 2, VELOCITIES[0])

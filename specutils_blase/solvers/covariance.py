@@ -1,12 +1,15 @@
 """Covariances of line parameters, from the factor of the normal equations: of one line, of any two, of sums."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from .levenberg_marquardt import FENCE
 from .lines import CENTER, STRENGTH
 
-__all__ = ["LineCovariance", "definite_factor", "felt_lines"]
+__all__ = ["LineCovariance", "definite_factor", "felt_lines", "fenced"]
 
 # Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
 # but each overlaps the others as much as can be.
@@ -187,6 +190,11 @@ class LineCovariance:
 def felt_lines(matrix, layout):
     """False for lines of which no datum knows, shape (n_lines,)."""
     return matrix.local_diagonal.reshape(layout.shape).any(axis=1) if layout.free else np.ones(layout.shape[0], bool)
+
+
+def fenced(matrix, blocked):
+    """The matrix with an enormous curvature of those global parameters (m,) that are at a limit: they do not move."""
+    return replace(matrix, corner=matrix.corner + np.diag(np.where(blocked, FENCE * np.diag(matrix.corner), 0.0)))
 
 
 def definite_factor(matrix, ridge):

@@ -46,8 +46,8 @@ __all__ = ["ObservedLines"]
 BELOW_NOISE, FINEST_DERIVATIVE = 0.1, MODEL_TOLERANCE
 # Longest steps of one iteration in velocity [km/s], ln(vsini^2 + 1), ln of the scales.
 MAX_VELOCITY_STEP, MAX_LOG_STEP = 5.0, 0.5
-# ln of the least and the largest veiling: less cannot be told from none, more leaves nothing of the star.
-SMALLEST_VEIL, LARGEST_VEIL = np.log(1e-4), np.log(1e2)
+# ln(1 + r) of the least and the largest veiling: less cannot be told from none, more leaves nothing of the star.
+SMALLEST_VEIL, LARGEST_VEIL = np.log1p(1e-4), np.log1p(1e2)
 # Smallest vsini [km/s]: below a tenth of any resolution element it cannot be told from zero.
 SMALLEST_VSINI = 0.05
 # Largest vsini [km/s]: beyond the speed at which any star breaks up.
@@ -129,7 +129,7 @@ class ObservedLines:
         scene = self.scene
         named = {"radial_velocity": glob.velocity, "vsini": glob.vsini**2}
         powers = np.atleast_1d(glob.log_scale) if self.free_scale else []
-        veil = self._from_veil(glob.veil) if self.veils else []
+        veil = glob.veil if self.veils else []
         hermite = glob.hermite if scene.free_hermite else []
         n = scene.n_parts
         own = [glob.continuum.reshape(n, -1)]
@@ -157,7 +157,7 @@ class ObservedLines:
             named.get("radial_velocity", self.first.velocity), np.sqrt(named.get("vsini", self.first.vsini**2)),
             np.array(powers) if powers else self.first.log_scale, column, own[:, :m],
             own[:, m] if scene.own_power else None, own[:, m + scene.own_power :],
-            self._to_veil(np.array([named[name] for name in self.veils])),
+            np.array([named[name] for name in self.veils]),
             np.array([named["h3"], named["h4"]]) if scene.free_hermite else None,
         )  # fmt: skip
 
@@ -328,8 +328,6 @@ class ObservedLines:
             columns.extend(scene.power_basis.T * by_power)
         if self.veils:
             by_veil = (1.0 - state.bare) * state.dilution * state.telluric
-            if len(self.veils) > 1:
-                by_veil *= 1.0 - state.dilution  # the parameters are those of ln r
             columns.extend(level * (response @ (by_veil * row)) for row in scene.veil_basis.T)
         if scene.free_hermite:
             columns.extend(level * (slope @ flux) for slope in scene.hermite_slopes(glob))
@@ -355,7 +353,8 @@ class ObservedLines:
     def coupling(self, theta):
         """See `levenberg_marquardt.Problem`: columns and veiling act like all strengths, the velocity like all centres.
 
-        The veiling does where lines are weak, and if it is one number for all of them.
+        The veiling does where lines are weak.  None of them does where one of these lines is held, as those of a
+        template are to which lines are added.
         """
         scene, layout, glob, (n, q, _) = self.scene, self.layout, self.globals(theta), self.shape
         star, units = scene.species == STAR, []
@@ -363,30 +362,23 @@ class ObservedLines:
             place = layout.free.index(STRENGTH)
             units += [(len(self.names) + k, place, scene.species == k) for k in range(scene.n_species)
                       if scene.form[k + 1] == "opacity"]  # fmt: skip
-            if len(self.veils) == 1 and scene.form[0] == "opacity":  # strengths in products add up to something else
-                units.append((self.names.index("veiling"), place, star * -1.0))
+            if scene.form[0] == "opacity":  # strengths in products add up to something else
+                units += [(self.names.index(name), place, star * -at_lines)
+                          for name, at_lines in zip(self.veils, self._veil_at_lines(glob.velocity), strict=True)]
         if n and CENTER in layout.free and scene.has_star:
             width = layout.start.width * (1.0 - (glob.velocity / SPEED_OF_LIGHT) ** 2)
             shift = star * layout.start.center / width / SPEED_OF_LIGHT
             units.append((self.names.index("radial_velocity"), layout.free.index(CENTER), shift))
         rows = np.zeros((len(units), n, q))
         for row, (_, place, values) in zip(rows, units, strict=True):
-            row[:, place] = np.where(self.held[:, place], 0.0, values)
+            row[:, place] = 0.0 if self.held[values != 0.0, place].any() else values
         moves = [k for k, row in enumerate(rows) if row.any()]
         return [units[k][0] for k in moves], rows[moves].reshape(len(moves), n * q)
 
-    def _from_veil(self, veil):
-        """What is solved for in place of `Globals.veil`.
-
-        A veiling that is one number as ln(1 + r), the ln of what it takes of weak lines: it rises with the strengths
-        along a valley that is straight.  In ln r the valley bends, and the Gaussian at the mode, 2.5 standard
-        deviations away, describes no mean.
-        """
-        return np.log1p(np.exp(veil)) if len(self.veils) == 1 else veil
-
-    def _to_veil(self, values):
-        """`Globals.veil` of what is solved for."""
-        return np.log(np.expm1(values)) if len(self.veils) == 1 else values
+    def _veil_at_lines(self, velocity):
+        """The terms of the veiling at the lines of the layout, shape (k, n_lines)."""
+        center = self.layout.start.center * relativistic_factor(velocity)
+        return [np.interp(center, self.scene.grid, column) for column in self.scene.veil_basis.T]
 
     def _without_lines(self, state, dense, index):
         """Derivatives (m, n_pix) of the parameters `index` without what they do as lines, see `coupling`.
@@ -396,11 +388,13 @@ class ObservedLines:
         """
         out, scene = dense.copy(), self.scene
         out[index] = 0.0
-        if self.veils and (k := self.names.index("veiling")) in index:
-            depth = -np.log(np.maximum(state.star, 1e-300))
-            star = convolve(state.star * depth, state.kernel)
-            lines = self._response @ (star * state.dilution * state.telluric)
-            out[k] = dense[k] - state.continuum * scene.weight * lines
+        star = self.scene.species == STAR
+        for name, at_lines in zip(self.veils, self._veil_at_lines(state.globals.velocity), strict=True):
+            if (k := self.names.index(name)) in index:
+                lines = state.observed.take(star)
+                depth = line_depth(scene.grid, replace(lines, strength=lines.strength * at_lines[star]), scene.form[0])
+                through = convolve(state.star * depth, state.kernel) * state.dilution * state.telluric
+                out[k] = dense[k] - state.continuum * scene.weight * (self._response @ through)
         return out
 
     def blocked(self, theta, gradient):
@@ -412,10 +406,8 @@ class ObservedLines:
             i = self.names.index("vsini")
             at_limit[i] = step[i] > 0 if values[i] <= SMALLEST_VSINI**2 else (
                 values[i] >= LARGEST_VSINI**2 and step[i] < 0)  # fmt: skip
-        if self.veils:
-            i = self.names.index("veiling")
-            least, most = self._from_veil(np.array([SMALLEST_VEIL, LARGEST_VEIL]))
-            at_limit[i] = (values[i] <= least and step[i] > 0) or (values[i] >= most and step[i] < 0)
+        for i in map(self.names.index, self.veils):
+            at_limit[i] = (values[i] <= SMALLEST_VEIL and step[i] > 0) or (values[i] >= LARGEST_VEIL and step[i] < 0)
         for i, name in enumerate(self.names):
             if name in ("h3", "h4"):
                 at_limit[i] = abs(values[i]) >= LARGEST_HERMITE and values[i] * step[i] < 0
@@ -442,9 +434,8 @@ class ObservedLines:
         if "vsini" in self.names:
             i = self.names.index("vsini")
             values[i] = np.clip(values[i], SMALLEST_VSINI**2, LARGEST_VSINI**2)
-        if self.veils:
-            i = self.names.index("veiling")
-            values[i] = np.clip(values[i], *self._from_veil(np.array([SMALLEST_VEIL, LARGEST_VEIL])))
+        for i in map(self.names.index, self.veils):
+            values[i] = np.clip(values[i], SMALLEST_VEIL, LARGEST_VEIL)
         if self.scene.free_hermite:
             i = self.names.index("h3")
             values[i : i + 2] = np.clip(values[i : i + 2], -LARGEST_HERMITE, LARGEST_HERMITE)

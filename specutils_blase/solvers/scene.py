@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.polynomial.legendre import legvander
 from scipy.ndimage import convolve1d
+from scipy.special import comb
 
 from ..functional import (
     FWHM_PER_SIGMA,
@@ -20,7 +22,7 @@ from ..functional import (
 from .response import Response, build_response, hermite_slopes, hermite_terms, measured_response, with_hermite
 
 __all__ = ["STAR", "Globals", "Scene", "added_velocities", "convolve", "correlate", "line_depth", "log_derivative",
-           "relativistic_factor", "rotation_weights", "uniform_grid"]  # fmt: skip
+           "relativistic_factor", "rotation_weights", "uniform_grid", "veil_columns", "veil_series"]  # fmt: skip
 
 STAR = -1
 # Kernels up to this length are faster as a sum than by Fourier transforms.
@@ -62,8 +64,8 @@ class Scene:
     own_power : bool
         Whether every order has a factor of its own on the resolving power.
     veil_basis : ndarray, shape (n_grid, k), optional
-        Terms of the logarithm of the veiling: light r without lines in units of the star's continuum, which makes the
-        star (S + r) / (1 + r).  Default none.
+        Terms of ln(1 + r), not negative: the veiling r is light without lines in units of the star's continuum, which
+        makes the star (S + r) / (1 + r).  Default none.
     hermite : ndarray, shape (n_pix, 2), optional
         h3 and h4 of the line spread function, see `response.hermite_terms`.
     free_hermite : bool
@@ -111,7 +113,7 @@ class Scene:
 
     def veiling(self, glob):
         """The veiling at each grid point, 0 without."""
-        return np.exp(self.veil_basis @ glob.veil) if self.veil_basis.shape[1] else np.zeros(1)
+        return np.expm1(self.veil_basis @ glob.veil) if self.veil_basis.shape[1] else np.zeros(1)
 
     @property
     def n_own(self):
@@ -173,7 +175,7 @@ class Globals:
     shift : ndarray, shape (n_parts, k) [km/s], optional
         Coefficients of `Scene.shift_basis`: by so much longer are the wavelengths of the pixels than was said.
     veil : ndarray, shape (k,), optional
-        Coefficients of `Scene.veil_basis`.
+        Coefficients of `Scene.veil_basis`, not negative.
     hermite : ndarray, shape (2,), optional
         h3 and h4 of the line spread function, if they are free.
     """
@@ -235,3 +237,19 @@ def log_derivative(flux, step):
     """d flux / d ln(wavelength) on a grid of spacing `step`, by the five-point formula; flat beyond the ends."""
     f = np.pad(flux, 2, mode="edge")
     return (8.0 * (f[3:-1] - f[1:-3]) - (f[4:] - f[:-4])) / (12.0 * step)
+
+
+def veil_columns(points, degree, domain):
+    """Bernstein polynomials, which are not negative and add up to one, shape (n, degree + 1); ends as beyond them.
+
+    A polynomial with such coefficients is not negative either (Farouki 2012, Comput. Aided Geom. Design 29, 379).
+    """
+    x = np.clip((points - domain[0]) / (domain[1] - domain[0]), 0.0, 1.0)[:, None]
+    k = np.arange(degree + 1)
+    return comb(degree, k) * x**k * (1.0 - x) ** (degree - k)
+
+
+def veil_series(size):
+    """What turns coefficients of `veil_columns` into those of Legendre polynomials, shape (size, size)."""
+    x = np.linspace(-1.0, 1.0, size)
+    return np.linalg.solve(legvander(x, size - 1), veil_columns(x, size - 1, (-1.0, 1.0)))
