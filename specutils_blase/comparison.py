@@ -6,6 +6,7 @@ from astropy import units as u
 from specutils_blase.drawing import DATA, MODEL, OUTSIDE, TELLURIC
 from specutils_blase.errors import explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
+from specutils_blase.line_input import line_centers
 from specutils_blase.matching import column_numbers, common_lines
 
 __all__ = ["common_widths", "draw_differences", "draw_velocities", "draw_widths"]
@@ -47,8 +48,7 @@ def common_widths(first, second, window):
     for table, row in pairs:
         if "flags" in table.colnames:
             flagged |= np.asarray(table["flags"])[row] != 0
-    wave = (center[0] * first["line_center"].unit).to_value(u.AA, u.spectral())
-    return {"width": width, "error": error, "wave": wave, "velocity": velocity,
+    return {"width": width, "error": error, "wave": line_centers(first)[i], "velocity": velocity,
             "velocity_error": SPEED_OF_LIGHT * np.hypot(*relative), "flagged": flagged}  # fmt: skip
 
 
