@@ -71,7 +71,8 @@ def match_lines(lines, native, *, radial_velocity=None, temperature=None, streng
         The rows and columns of `lines`, and of the most probable transition ``laboratory_wavelength`` (vacuum),
         ``laboratory_wavelength_air`` where the list was in air, the other columns of `native` (which replace those of
         the same name), ``native_row``, ``separation`` (positive if the line is redder), ``probability`` and
-        ``share``, its part of the expected strength of all candidates.  These are masked where a line is unmatched.
+        ``share``, its part of the expected strength of all candidates that are not nearer to another line.  These are
+        masked where a line is unmatched.
         ``n_candidates`` is the number of transitions within the window.  ``meta`` has ``match_scatter``
         (:math:`\sigma` in km/s) and ``match_fraction`` (:math:`Q`).
 
@@ -127,7 +128,7 @@ DESCRIPTIONS = {
     "native_row": "row of the native list",
     "separation": "velocity of the line relative to the transition",
     "probability": "that the line is this transition",
-    "share": "of the expected strength of all candidates",
+    "share": "of the expected strength of the candidates that are not nearer to another line",
     "n_candidates": "number of transitions within the window",
 }
 
@@ -195,9 +196,13 @@ class _Pairs:
         return np.searchsorted(native, center / (1 + half)), np.searchsorted(native, center / (1 - half), "right")
 
     def share(self):
-        """Of the strength of all candidates of the line that this one has, shape (n_pairs,)."""
+        """Part that each candidate has of the strength of those which are nearest to its line, shape (n_pairs,)."""
         own = np.ones(self.line.size) if self.strength is None else self.strength[self.native]
-        return own / np.maximum(np.bincount(self.line, own)[self.line], np.finfo(float).tiny)
+        distance, least = np.abs(self.separation), np.full(self.size, np.inf)
+        np.minimum.at(least, self.native, distance)
+        others = np.where(distance <= least[self.native], own, 0.0)
+        total = np.bincount(self.line, others)[self.line] + np.where(others > 0.0, 0.0, own)
+        return own / np.maximum(total, np.finfo(float).tiny)
 
     def best(self, probability):
         """Index of the most probable pair of each line that has any."""

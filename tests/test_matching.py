@@ -120,6 +120,16 @@ def test_of_equally_distant_transitions_the_stronger_is_taken():
     assert match_lines(lines, native, min_probability=0.0)["share"][0] == 0.5
 
 
+def test_transitions_of_other_lines_are_no_share_of_a_blend():
+    wave = 6000 * (1 + np.array([0.0, 1.0, 3.0]) / C)
+    native = QTable({"line_center": wave * u.AA, "species": ["Fe I", "V I", "Ni I"], "expected": [6.0, 2.0, 6.0]})
+    lines = QTable({"line_center": wave[[0, 2]] * u.AA, "line_center_err": [0.002, 0.002] * u.AA})
+    matched = match_lines(lines, native, strength="expected")
+    assert list(matched["species"]) == ["Fe I", "Ni I"]
+    np.testing.assert_array_equal(matched["n_candidates"], [3, 3])
+    np.testing.assert_allclose(columns(matched, "share"), [0.75, 1.0])
+
+
 def test_temperature_weighs_by_gf_and_boltzmann():
     lines, native = blend(log_gf=[-1.0, -1.5], excitation_potential=[3.0, 1.0] * u.eV)
     for kelvin in (3000, 6000, 20000):
