@@ -58,7 +58,7 @@ def match_lines(lines, native, *, radial_velocity=None, temperature=None, streng
         Strengths are proportional to gf exp(-E/kT), see `specutils_blase.io.relative_strength`.  That is the ratio of
         lines of one species; all species count as equally abundant.
     strength : str, optional
-        Column of `native` with positive numbers proportional to the strengths, which may know abundances: e.g.
+        Column of ``native`` with positive numbers proportional to the strengths, which may know abundances: e.g.
         "central_depth" of a stellar extract of VALD.
     window : Quantity [speed]
         Largest separation.
@@ -68,8 +68,8 @@ def match_lines(lines, native, *, radial_velocity=None, temperature=None, streng
     Returns
     -------
     QTable
-        The rows and columns of `lines`, and of the most probable transition ``laboratory_wavelength`` (vacuum),
-        ``laboratory_wavelength_air`` where the list was in air, the other columns of `native` (which replace those of
+        The rows and columns of ``lines``, and of the most probable transition ``laboratory_wavelength`` (vacuum),
+        ``laboratory_wavelength_air`` where the list was in air, the other columns of ``native`` (which replace those of
         the same name), ``native_row``, ``separation`` (positive if the line is redder), ``probability`` and
         ``share``, its part of the expected strength of all candidates that are not nearer to another line.  These are
         masked where a line is unmatched.
