@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.table import QTable
+from specutils import SpectralRegion
 
 from specutils_blase import BlaseWarning, match_lines
 from specutils_blase.io import read_moog, read_vald, write_korg, write_moog
@@ -125,7 +126,7 @@ def test_lines_are_left_out_and_counted(tmp_path):
                                atol=1.1)  # fmt: skip
 
 
-def test_unmatched_lines_are_left_out(matched, tmp_path):
+def test_unmatched_lines_are_left_out(tmp_path):
     lines = QTable({"line_center": [6303.2420, 6310.0] * u.AA, "equivalent_width": [0.1, 0.1] * u.AA})
     native = QTable({"line_center": [6303.242] * u.AA, "species": ["Fe I"], "log_gf": [-0.7],
                      "excitation_potential": [3.6] * u.eV})  # fmt: skip
@@ -196,6 +197,7 @@ def test_round_trip_of_matched_lines(matched, tmp_path, format):
         assert unit is None or (1 * back[name].unit).to_value(unit) == pytest.approx(1, rel=1e-15)
         assert back[name].info.description == matched[name].info.description
     assert {str(key).lower(): value for key, value in back.meta.items()} == matched.meta
+    assert len(SpectralRegion.from_line_list(back, width=1 * u.AA)) == len(matched)
     with pytest.warns(BlaseWarning, match="1 of 5 lines"):
         write_moog(back, tmp_path / "lines.moog")
     with pytest.warns(BlaseWarning, match="1 of 5 lines"):
