@@ -15,6 +15,7 @@ _HOME = {
     "find_new_lines": "new_lines",
     "fit_airglow": "airglow",
     "subtract_sky": "airglow",
+    "match_lines": "matching",
     "LineTemplate": "template",
     "SpectrumFit": "fitting",
     "AirglowFit": "airglow",

@@ -27,7 +27,7 @@ from specutils_blase.errors import explain
 from specutils_blase.io.whole import written_whole
 from specutils_blase.quality import autocorrelation, order_parts, order_table, scaled_residual, standard_deviation
 
-__all__ = ["plot_airglow", "plot_autocorrelation", "plot_fit", "plot_template", "save_figure"]
+__all__ = ["plot_airglow", "plot_autocorrelation", "plot_comparison", "plot_fit", "plot_template", "save_figure"]
 
 SHADE, DARKER = "0.88", "0.74"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
@@ -232,6 +232,46 @@ def plot_airglow(fit, ax=None):
     ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
                  + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
     return ax
+
+
+def plot_comparison(first, second, ax=None, *, names=("first", "second"), window=2 * u.km / u.s):
+    """
+    Draw how the lines that two lists share compare.
+
+    Lines are shared if they are nearest to each other and within the window.  Lines with ``flags`` in either list are
+    light.
+
+    Parameters
+    ----------
+    first, second : Table
+        With ``line_center`` and ``equivalent_width`` and, if known, their ``_err``: two fits, or a fit and its clone.
+    ax : `matplotlib.axes.Axes`, optional
+        Where to draw the equivalent widths, nothing else. None makes a figure with all three panels.
+    names : tuple of (str, str)
+        For the axes.
+    window : Quantity [speed]
+
+    Returns
+    -------
+    Axes, or ndarray of Axes, shape (3,)
+        The array when `ax` is None: equivalent widths of the second against those of the first; their differences in
+        units of their errors with the unit Gaussian, in per cent of the mean where no errors are known; velocities of
+        the second relative to the first against wavelength.
+    """
+    from matplotlib import pyplot as plt
+
+    # matching lines takes modules that load torch, which templates do not need
+    from specutils_blase.comparison import common_widths, draw_differences, draw_velocities, draw_widths
+
+    common = common_widths(first, second, window)
+    if ax is not None:
+        draw_widths(ax, common, names)
+        return ax
+    figure, axes = plt.subplot_mosaic("ab;cc", figsize=(11, 8), layout="constrained", height_ratios=(1.6, 1))
+    for draw, panel in zip((draw_widths, draw_differences, draw_velocities), axes.values(), strict=True):
+        draw(panel, common, names)
+    figure.suptitle(f"{common['wave'].size} lines in common, of {len(first)} and {len(second)}", fontsize="medium")
+    return np.array(list(axes.values()))
 
 
 def save_figure(fig, path, overwrite=False):

@@ -10,10 +10,11 @@ from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from matplotlib import pyplot as plt
 from specutils import Spectrum, SpectrumList
+from specutils.utils.wcs_utils import vac_to_air
 
 from specutils_blase import SpectrumFit
 from specutils_blase.modeling import VoigtForest1D
-from specutils_blase.plotting import plot_autocorrelation, plot_fit, plot_template, save_figure
+from specutils_blase.plotting import plot_autocorrelation, plot_comparison, plot_fit, plot_template, save_figure
 
 matplotlib.use("agg")
 
@@ -422,6 +423,78 @@ class TestAutocorrelationPlot:
     def test_bad_lags(self, lags):
         with pytest.raises(ValueError, match="lags must be a whole number"):
             plot_autocorrelation(make_orders(), lags=lags)
+
+
+class TestComparison:
+    N = 300
+
+    @pytest.fixture
+    def lists(self):
+        """Two measurements of the same lines, the second in another order and 0.4 km/s redder; two are emission."""
+        rng = np.random.default_rng(4)
+        wave = 8000.0 + 2.0 * np.arange(self.N)
+        width = rng.lognormal(3.5, 1.0, self.N)
+        width[:2] *= -1.0
+        error = 0.5 + 0.02 * np.abs(width)
+        out = []
+        for velocity in (0.0, 0.4):
+            table = QTable({"line_center": wave * (1 + velocity / 299792.458) * u.AA})
+            table["line_center_err"] = np.full(self.N, 0.1 / 299792.458 * 8000) * u.AA
+            table["equivalent_width"] = ((width + error * rng.normal(size=self.N)) * u.mAA).to(u.AA)
+            table["equivalent_width_err"] = (error * u.mAA).to(u.AA)
+            table["flags"] = np.where(np.arange(self.N) % 10 == 0, 2, 0)
+            out.append(table)
+        order = rng.permutation(self.N)
+        return out[0], out[1][order], order
+
+    def test_shows_the_pairs(self, lists):
+        first, second, order = lists
+        widths, differences, velocities = plot_comparison(first, second, names=("a", "b"))
+        clear = np.arange(self.N) % 10 != 0
+        back = np.argsort(order)
+        x, y = first["equivalent_width"].to_value(u.mAA), second["equivalent_width"][back].to_value(u.mAA)
+        points = [line for line in widths.lines if line.get_linestyle() == "None"][0]
+        shown = clear & (x > 0) & (y > 0)
+        np.testing.assert_allclose(points.get_xdata(), x[shown])
+        np.testing.assert_allclose(points.get_ydata(), y[shown])
+        assert widths.get_xscale() == widths.get_yscale() == "log"
+        assert tuple(line_of(widths, "equal")) == widths.get_xlim() == widths.get_ylim()
+        assert widths.get_xlabel().startswith("Equivalent width, a [")
+        error = np.hypot(first["equivalent_width_err"], second["equivalent_width_err"][back]).to_value(u.mAA)
+        heights = sum(patch.get_height() for patch in differences.patches)
+        assert heights == self.N
+        median = np.median(((y - x) / error)[clear])
+        assert f"median {median:+.2f}, width" in differences.get_title(loc="left")
+        assert "[$\\sigma$]" in differences.get_xlabel()
+        assert line_of(velocities, "median +0.400 km / s")[0] == pytest.approx(0.4, rel=1e-6)
+        assert widths.figure.get_suptitle() == f"{self.N} lines in common, of {self.N} and {self.N}"
+
+    def test_errors_that_are_not_known(self, lists):
+        first, second, _ = (table[["line_center", "equivalent_width"]] if isinstance(table, QTable) else table
+                            for table in lists)  # fmt: skip
+        panels = plot_comparison(first, second)
+        assert panels.shape == (3,) and "[%]" in panels[1].get_xlabel()
+        assert panels[0].get_legend_handles_labels()[1] == ["equal", "lines"]
+
+    def test_given_axes_have_the_widths_alone(self, lists):
+        ax = plt.subplots()[1]
+        assert plot_comparison(*lists[:2], ax) is ax
+        assert "Equivalent width, second" in ax.get_ylabel() and len(ax.figure.axes) == 1
+
+    def test_air_wavelengths_are_compared_in_vacuum(self, lists):
+        first, second, _ = lists
+        first["line_center"] = vac_to_air(first["line_center"])
+        with pytest.raises(ValueError, match="second must share lines with first within 2.0 km / s"):
+            plot_comparison(first, second)
+        first.meta["wavelength_medium"] = "air"
+        velocities = plot_comparison(first, second)[2]
+        assert line_of(velocities, "median +0.400 km / s")[0] == pytest.approx(0.4, abs=1e-3)
+        assert velocities.lines[0].get_xdata().min() == pytest.approx(8002.0, abs=0.01)  # the first is flagged
+
+    def test_lists_without_widths(self, lists):
+        first, second, _ = lists
+        with pytest.raises(ValueError, match="second must have equivalent widths"):
+            plot_comparison(first, second[["line_center"]])
 
 
 def test_save_figure(tmp_path):

@@ -11,6 +11,8 @@ _HOME = {
     "read_moog": "line_lists",
     "read_hitran": "line_lists",
     "relative_strength": "line_lists",
+    "write_korg": "abundances",
+    "write_moog": "abundances",
     "read_airglow": "airglow",
     "read_hpf": "echelle",
     "read_igrins": "echelle",

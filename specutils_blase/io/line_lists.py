@@ -331,6 +331,16 @@ def relative_strength(table, temperature):
         What may become the column ``strength`` of the table.
     """
     kelvin = quantity_value(temperature, u.K, "temperature", positive=True)
+    log = log_strength(table, kelvin)
+    # in logarithms, because at low temperatures the factors themselves are too small for a float
+    _, group = np.unique(np.asarray(table["species"]), return_inverse=True)
+    strongest = np.full(group.max(initial=-1) + 1, -np.inf)
+    np.maximum.at(strongest, group, log)
+    return 1e-3 * np.exp(log - strongest[group]) * u.AA
+
+
+def log_strength(table, kelvin):
+    """Natural logarithm of the formulae of `relative_strength` at a temperature [K], shape (n_lines,)."""
     names = {"line_center", "species"} | ({"log_gf", "excitation_potential"} if "log_gf" in table.colnames
                                           else {"intensity", "lower_energy"})  # fmt: skip
     if missing := sorted(names - set(table.colnames)):
@@ -350,12 +360,7 @@ def relative_strength(table, temperature):
         level = (photon * table["lower_energy"]).to_value(u.K)
         log = np.log(table["intensity"].to_value(u.cm)) - level * (1 / kelvin - 1 / HITRAN_TEMPERATURE)
         log += np.log(np.expm1(-quantum / kelvin) / np.expm1(-quantum / HITRAN_TEMPERATURE))
-    log += 2 * np.log(wave.to_value(u.AA))
-    # in logarithms, because at low temperatures the factors themselves are too small for a float
-    _, group = np.unique(np.asarray(table["species"]), return_inverse=True)
-    strongest = np.full(group.max(initial=-1) + 1, -np.inf)
-    np.maximum.at(strongest, group, log)
-    return 1e-3 * np.exp(log - strongest[group]) * u.AA
+    return log + 2 * np.log(wave.to_value(u.AA))
 
 
 def _medium(wanted, default, unknown):

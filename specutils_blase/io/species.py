@@ -4,7 +4,7 @@ import re
 
 from specutils_blase.errors import explain
 
-__all__ = ["VALD_SPECIES", "hitran_species", "moog_species", "vald_species"]
+__all__ = ["VALD_SPECIES", "hitran_species", "moog_code", "moog_species", "ion_stage", "vald_species"]
 
 ELEMENTS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
@@ -60,6 +60,34 @@ def moog_species(path, number, code):
     formula = "".join(symbol + (str(n) if n > 1 else "") for symbol, n in counts.items())
     name = _species_name(UNUSUAL_FORMULAE.get(formula, formula), int(match[2] or 0))
     return name, "".join(f"{mass or ''}{symbol}" for symbol, mass in atoms) if any(masses) else ""
+
+
+def ion_stage(name):
+    """Element and number of the ion of an atom: ("Fe", 2) of "Fe II"; None of what is no atom."""
+    symbol, _, numeral = name.partition(" ")
+    match = re.fullmatch(r"(X*)(IX|IV|V?I{0,3})", numeral)
+    if symbol not in ELEMENTS or not numeral or match is None:
+        return None
+    return symbol, 10 * len(match[1]) + ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"].index(match[2])
+
+
+def moog_code(name, isotopes=""):
+    """Inverse of `moog_species` for atoms and for molecules of two atoms; None of what has no code."""
+    atom = ion_stage(name)
+    if atom is not None:
+        symbols, charge = [atom[0]], atom[1] - 1
+    else:
+        symbols, charge = re.findall(r"[A-Z][a-z]?", name.rstrip("+")), name.count("+")
+        symbols = symbols * 2 if name.rstrip("+") == f"{symbols[0] if symbols else ''}2" else symbols
+        if len(symbols) != 2 or name.rstrip("+") not in ("".join(symbols), f"{symbols[0]}2"):
+            return None
+    found = re.findall(r"(\d*)([A-Z][a-z]?)", isotopes)
+    if not set(symbols) <= set(ELEMENTS) or charge > 9 or (found and sorted(s for _, s in found) != sorted(symbols)):
+        return None
+    atoms = sorted((ELEMENTS.index(symbol) + 1, int(mass or 0)) for mass, symbol in found or [("", s) for s in symbols])
+    number = str(atoms[0][0]) + "".join(f"{z:02d}" for z, _ in atoms[1:])
+    masses = "".join(f"{mass:0{3 if len(atoms) == 1 else 2}d}" for _, mass in atoms)
+    return f"{number}.{charge}{masses if any(mass for _, mass in atoms) else ''}"
 
 
 def _is_nucleus(z, mass):
