@@ -27,7 +27,7 @@ from specutils_blase.errors import explain
 from specutils_blase.io.whole import written_whole
 from specutils_blase.quality import autocorrelation, order_parts, order_table, scaled_residual, standard_deviation
 
-__all__ = ["plot_airglow", "plot_autocorrelation", "plot_fit", "plot_template", "save_figure"]
+__all__ = ["plot_airglow", "plot_autocorrelation", "plot_fit", "plot_pulls", "plot_template", "save_figure"]
 
 SHADE, DARKER = "0.88", "0.74"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
@@ -37,6 +37,8 @@ MAX_SAMPLES = 400_000
 FAR_UP = 2.0
 # Sky lines are drawn whose velocity is known better than this [km/s].
 CLEAR = 0.2
+# Pulls of a parameter that are drawn as dots.
+MOST_DOTS = 300
 # Lines whose centres are marked in a zoom are at least this deep.
 MARKED_DEPTH = 0.01
 
@@ -231,6 +233,53 @@ def plot_airglow(fit, ax=None):
     ax.set_ylabel("velocity of sky lines [km / s]")
     ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
                  + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
+    return ax
+
+
+def plot_pulls(table, ax=None):
+    """
+    Draw the pulls of an injection and recovery: a bar of their mean +- width, and the mean with three standard errors.
+
+    The bar of a parameter whose values and errors are right fills the grey band from -1 to 1.
+
+    Parameters
+    ----------
+    table : QTable
+        Of `injection_recovery`, or some of its rows.
+    ax : `matplotlib.axes.Axes`, optional
+
+    Returns
+    -------
+    Axes
+    """
+    from matplotlib import pyplot as plt
+
+    if not hasattr(table, "meta") or "pulls" not in table.meta:
+        raise TypeError(explain("table", "be what injection_recovery returned", type(table).__name__, "give that"))
+    if ax is None:
+        size = (9.5, 1.3 + 0.34 * len(table))
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    ax.axvspan(-1.0, 1.0, color=SHADE, lw=0.0, zorder=-2, label="expected of mean $\\pm$ width")
+    ax.axvline(0.0, color=DATA, lw=0.6, zorder=-1)
+    rng = np.random.default_rng(0)
+    labels = {"dots": "pulls", "bar": "mean $\\pm$ width", "mean": "mean, 3 standard errors"}
+    for place, (name, mean, error, width) in enumerate(table.iterrows("name", "pull", "pull_err", "width")):
+        dots = np.asarray(table.meta["pulls"][name])
+        dots = dots if dots.size <= MOST_DOTS else rng.choice(dots, MOST_DOTS, replace=False)
+        ax.plot(dots, place + rng.uniform(-0.3, 0.3, dots.size), ".", ms=4.5, mew=0.0, color=DATA, alpha=0.6,
+                label=labels.pop("dots", None))  # fmt: skip
+        ax.barh(place, 2.0 * width, 0.5, mean - width, color=TELLURIC, alpha=0.4, label=labels.pop("bar", None))
+        ax.errorbar(mean, place, xerr=3.0 * error, fmt="o", ms=4, color=MODEL, capsize=2,
+                    label=labels.pop("mean", None))  # fmt: skip
+    ax.set_yticks(np.arange(len(table)), [f"{name} ({n})" for name, n in table.iterrows("name", "number")])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    reach = np.nanmax(np.abs(table["pull"]) + table["width"], initial=2.0)
+    ax.set_xlim(-max(3.5, 1.1 * reach), max(3.5, 1.1 * reach))
+    ax.set_xlabel("(recovered $-$ injected) / standard deviation")
+    lost = table.meta["not_converged"]
+    ax.set_title(f"{table.meta['n']} draws" + (f", {100 * lost:.0f} % not converged" if lost else ""), loc="left",
+                 fontsize="medium", pad=20)  # fmt: skip
+    ax.legend(**OUTSIDE, ncols=4)
     return ax
 
 
