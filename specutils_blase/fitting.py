@@ -22,6 +22,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
 from specutils_blase.orders import motion, one_of, read_orders
+from specutils_blase.page import write_page
 from specutils_blase.preparation import Setup, fewest_pixels, model_lines, prior_widths
 from specutils_blase.priors import checked_priors
 from specutils_blase.progress import reporter
@@ -202,6 +203,21 @@ class SpectrumFit:
     def write(self, path, overwrite=False):
         """Write everything but the covariances between lines to an ASDF file, atomically."""
         write_asdf(path, self, overwrite=overwrite)
+
+    def report(self, path, overwrite=False):
+        """
+        Write a report to read in a browser: one page of HTML that holds its figures and needs no network.
+
+        Summary, parameters, figures, orders, worst residuals, lines with flags, new lines, and where all comes from.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, by custom ending in ``.html``. It appears when it is complete.
+        overwrite : bool
+            Whether an existing file is replaced.
+        """
+        write_page(self, path, overwrite)
 
     @classmethod
     def read(cls, path):

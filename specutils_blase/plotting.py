@@ -1,5 +1,6 @@
 """Pictures of templates and fits; matplotlib is imported when the first one is drawn."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -257,15 +258,14 @@ def plot_pulls(table, ax=None):
     if not hasattr(table, "meta") or "pulls" not in table.meta:
         raise TypeError(explain("table", "be what injection_recovery returned", type(table).__name__, "give that"))
     if ax is None:
-        size = (9.5, 1.3 + 0.34 * len(table))
-        ax = plt.subplots(figsize=size, layout="constrained")[1]
+        ax = plt.subplots(figsize=(9.5, 1.3 + 0.34 * len(table)), layout="constrained")[1]
     ax.axvspan(-1.0, 1.0, color=SHADE, lw=0.0, zorder=-2, label="expected of mean $\\pm$ width")
     ax.axvline(0.0, color=DATA, lw=0.6, zorder=-1)
     rng = np.random.default_rng(0)
     labels = {"dots": "pulls", "bar": "mean $\\pm$ width", "mean": "mean, 3 standard errors"}
     for place, (name, mean, error, width) in enumerate(table.iterrows("name", "pull", "pull_err", "width")):
-        dots = np.asarray(table.meta["pulls"][name])
-        dots = dots if dots.size <= MOST_DOTS else rng.choice(dots, MOST_DOTS, replace=False)
+        pulls = np.asarray(table.meta["pulls"][name])
+        dots = rng.choice(pulls, min(pulls.size, MOST_DOTS), replace=False)
         ax.plot(dots, place + rng.uniform(-0.3, 0.3, dots.size), ".", ms=4.5, mew=0.0, color=DATA, alpha=0.6,
                 label=labels.pop("dots", None))  # fmt: skip
         ax.barh(place, 2.0 * width, 0.5, mean - width, color=TELLURIC, alpha=0.4, label=labels.pop("bar", None))
@@ -273,14 +273,25 @@ def plot_pulls(table, ax=None):
                     label=labels.pop("mean", None))  # fmt: skip
     ax.set_yticks(np.arange(len(table)), [f"{name} ({n})" for name, n in table.iterrows("name", "number")])
     ax.set_ylim(len(table) - 0.4, -0.6)
-    reach = np.nanmax(np.abs(table["pull"]) + table["width"], initial=2.0)
-    ax.set_xlim(-max(3.5, 1.1 * reach), max(3.5, 1.1 * reach))
+    reach = 1.1 * np.nanmax(np.abs(table["pull"]) + table["width"], initial=3.2)
+    ax.set_xlim(-reach, reach)
     ax.set_xlabel("(recovered $-$ injected) / standard deviation")
-    lost = table.meta["not_converged"]
-    ax.set_title(f"{table.meta['n']} draws" + (f", {100 * lost:.0f} % not converged" if lost else ""), loc="left",
-                 fontsize="medium", pad=20)  # fmt: skip
+    lost = f", {table.meta['not_converged']:.0%} not converged" if table.meta["not_converged"] else ""
+    ax.set_title(f"{table.meta['n']} draws{lost}", loc="left", fontsize="medium", pad=20)
     ax.legend(**OUTSIDE, ncols=4)
     return ax
+
+
+def drawn_fit(fit, order=None):
+    """The figure of `plot_fit` as the bytes of a PNG; no window is opened and no figure stays."""
+    from matplotlib import pyplot as plt
+
+    with plt.ioff():
+        figure = np.ravel(plot_fit(fit, order=order))[0].figure
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    plt.close(figure)
+    return stream.getvalue()
 
 
 def save_figure(fig, path, overwrite=False):
