@@ -13,6 +13,7 @@ _HOME = {
     "clone_spectrum": "cloning",
     "fit_spectrum": "fitting",
     "find_new_lines": "new_lines",
+    "injection_recovery": "recovery",
     "fit_airglow": "airglow",
     "subtract_sky": "airglow",
     "match_lines": "matching",

@@ -120,7 +120,7 @@ def _fit(options):
 
     from specutils_blase import report
 
-    _check_outputs(options.overwrite, options.output, options.lines, plot=options.plot)
+    _check_outputs(options.overwrite, options.output, options.lines, options.report, plot=options.plot)
     if options.template is None and not options.telluric:
         raise ValueError("TEMPLATE or --telluric must be given, got neither; make one with `specutils-blase clone`")
     from specutils_blase import LineTemplate, ResolvingPower, fit_spectrum
@@ -153,9 +153,11 @@ def _fit(options):
         _write_lines(fit.lines, options.lines)
     if options.plot:
         _draw(fit, options.plot)
+    if options.report:
+        _write_report(fit, options.report, options.overwrite)
     print(report.describe_fit(fit))
     print(report.deepest_lines(fit.lines))
-    _wrote(options.output, options.lines, options.plot)
+    _wrote(options.output, options.lines, options.plot, options.report)
 
 
 def _info(options):
@@ -256,6 +258,14 @@ def _write_lines(lines, path):
 
     with written_whole(path, overwrite=True) as part:  # that it may be was checked before any work
         lines.write(part, format="ascii.ecsv", serialize_method="data_mask")
+
+
+def _write_report(fit, path, overwrite):
+    """Write the page of a fit."""
+    import matplotlib
+
+    matplotlib.use("agg")  # its figures need no display
+    fit.report(path, overwrite)
 
 
 def _draw(result, path):
@@ -405,6 +415,7 @@ def _add_fit(commands, parents):
     fit.add_argument("--window", type=float, nargs=2, metavar=("LO", "HI"), help=WINDOW)
     fit.add_argument("--lines", metavar="ECSV", help="write the line table here, too")
     fit.add_argument("--plot", metavar="PNG", help="draw the fit")
+    fit.add_argument("--report", metavar="HTML", help="write a page about the fit, to read in a browser")
     fit.set_defaults(run=_fit)
 
 

@@ -7,7 +7,7 @@ from specutils_blase.quality import REMARKABLE, has_light, noise_of, order_parts
 from specutils_blase.report import with_error
 
 __all__ = ["axis_label", "component", "draw_page", "draw_telluric", "fit_title", "lit_continuum", "mark_beyond",
-           "parameter", "unit_text"]  # fmt: skip
+           "order_name", "parameter", "unit_text"]  # fmt: skip
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 DATA, MODEL, TELLURIC, CONTINUUM, NATIVE = "0.25", "#D55E00", "#0072B2", "#009E73", "#CC79A7"

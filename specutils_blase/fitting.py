@@ -21,12 +21,13 @@ from specutils_blase.instrument import BandedLSF, MeasuredLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.line_input import free_rows
 from specutils_blase.new_lines import fitted_twice, with_new_lines
-from specutils_blase.orders import one_of, read_orders
+from specutils_blase.orders import motion, one_of, read_orders
+from specutils_blase.page import write_page
 from specutils_blase.preparation import Setup, fewest_pixels, model_lines, prior_widths
 from specutils_blase.priors import checked_priors
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
-from specutils_blase.results import Result
+from specutils_blase.results import Origin, Result
 from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED
 from specutils_blase.solvers.observed import LARGEST_VSINI
@@ -39,8 +40,6 @@ __all__ = ["fit_spectrum", "SpectrumFit"]
 
 MAX_ITERATIONS = 200
 CONTINUA = ("polynomial", "spline")
-# More than the orbit and the rotation of the Earth together [km/s].
-FASTEST_EARTH = 40.0
 # Half of chi-square has converged when a step lowers it by less than this, absolute plus relative.
 CONVERGED_CHI2, CONVERGED_SHARE = 0.01, 1e-5
 
@@ -79,6 +78,8 @@ class SpectrumFit:
         What `covariance` works with; not in files.
     exposure : Exposure or None
         What `find_new_lines` works with; not in files.
+    origin : Origin or None
+        How the fit was made, which `injection_recovery` repeats; not in files.
     orders : QTable
         How good every order that was fitted is: ``order`` (its number in `observed`), ``wavelength_min`` and
         ``wavelength_max`` (vacuum) of its ``n_pixels`` used pixels, ``rms`` of the residual over the continuum,
@@ -103,6 +104,7 @@ class SpectrumFit:
     fit_info: dict = field(default_factory=dict)
     line_covariance: TableCovariance | None = None
     exposure: object = None
+    origin: Origin | None = None
 
     def __repr__(self):
         info = self.fit_info
@@ -199,6 +201,21 @@ class SpectrumFit:
     def write(self, path, overwrite=False):
         """Write everything but the covariances between lines to an ASDF file, atomically."""
         write_asdf(path, self, overwrite=overwrite)
+
+    def report(self, path, overwrite=False):
+        """
+        Write a report to read in a browser: one page of HTML that holds its figures and needs no network.
+
+        Summary, parameters, figures, orders, worst residuals, lines with flags, new lines, and where all comes from.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, by custom ending in ``.html``. It appears when it is complete.
+        overwrite : bool
+            Whether an existing file is replaced.
+        """
+        write_page(self, path, overwrite)
 
     @classmethod
     def read(cls, path):
@@ -312,8 +329,9 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     CoverageError
         If a template does not cover the data after the velocity.
     """
+    arguments = dict(locals())
     if new_lines is True:
-        return fitted_twice(fit_spectrum, locals())
+        return fitted_twice(fit_spectrum, arguments)
     started = time.perf_counter()
     device = resolve_device(device)
     _check_flags(robust=robust, jitter=jitter)
@@ -322,10 +340,10 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     lsf, free, (velocity, rotation) = _lsfs(lsf, orders), _free(free), _start(radial_velocity, vsini)
     template, tellurics = with_new_lines(template, _templates(template, telluric), new_lines)
     priors = checked_priors(prior, len(tellurics), jitter)
-    motion = _barycentric(orders, barycentric_velocity, tellurics)
-    if motion.is_removed:  # on the ground the tellurics are at rest
-        orders = orders.stretched(1.0 / relativistic_factor(motion.velocity))
-        velocity = None if velocity is None else added_velocities(velocity, -motion.velocity)
+    earth = motion(orders, barycentric_velocity, tellurics)
+    if earth.is_removed:  # on the ground the tellurics are at rest
+        orders = orders.stretched(1.0 / relativistic_factor(earth.velocity))
+        velocity = None if velocity is None else added_velocities(velocity, -earth.velocity)
     settings = (template, tellurics, lsf, _unit_interval(limb_darkening), continuum_degree,
                 _degree("wavelength_degree", wavelength_degree), _degree("veiling", veiling), continuum)  # fmt: skip
     if veiling is not None and template is None:
@@ -359,40 +377,16 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                       "vsini, free fewer line parameters or tighten the prior", BlaseWarning, stacklevel=2)  # fmt: skip
     elif text := doubt(weighted, _misread(weighted), problem, solution, free, priors,
                        is_searched=radial_velocity is None and vsini is None,
-                       shift=motion.velocity if motion.is_removed else 0.0):  # fmt: skip
+                       shift=earth.velocity if earth.is_removed else 0.0):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if priors[0].quadratic else solution.theta
-    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, telluric, motion).pieces())
+    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, arguments, earth).pieces())
     warn_of_errors(fit)
     fit.fit_info.update({} if kind is None else {"prior": prior_widths(problem)})
-    if share is not None:
-        fit.fit_info["down_weighted"] = setup.down_weighted(share)
+    fit.fit_info.update({} if share is None else {"down_weighted": setup.down_weighted(share)})
     fit.fit_info.update(estimate="mode" if np.array_equal(theta, solution.theta) else "mean", device=str(device),
                         wall_time=time.perf_counter() - started)  # fmt: skip
     return fit
-
-
-@dataclass(frozen=True)
-class Motion:
-    """The velocity of the Earth towards the star [km/s] or None, and whether the wavelengths are corrected for it."""
-
-    velocity: float | None
-    is_removed: bool
-
-
-def _barycentric(orders, given, tellurics):
-    """The `Motion` of an exposure."""
-    is_barycentric, velocity = orders.frame
-    given = quantity_value(given, u.km / u.s, "barycentric_velocity", allow_none=True)
-    velocity = velocity if given is None else given
-    if is_barycentric and tellurics and velocity is None:
-        raise ValueError(explain("barycentric_velocity", "be given for tellurics in wavelengths that are barycentric",
-                                 'none, nor meta["barycentric_velocity"]', "give what was added to the velocities, "
-                                 'or set meta["frame"] = "observatory"'))  # fmt: skip
-    if velocity is not None and abs(velocity) > FASTEST_EARTH:
-        raise ValueError(explain("barycentric_velocity", f"be at most {FASTEST_EARTH:g} km / s", f"{velocity:g} km / s",
-                                 "check its unit"))  # fmt: skip
-    return Motion(velocity, is_barycentric and bool(tellurics))
 
 
 def _misread(setup):

@@ -12,7 +12,10 @@ import specutils_blase.io.echelle  # noqa: F401  who fits orders can read them: 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 
-__all__ = ["Orders", "listed", "one_of", "read_orders"]
+__all__ = ["Motion", "Orders", "listed", "motion", "one_of", "read_orders"]
+
+# More than the orbit and the rotation of the Earth together [km/s].
+FASTEST_EARTH = 40.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +162,29 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
                       "masked, or no finite positive uncertainty); exclude them to avoid this warning",
                       BlaseWarning, stacklevel=3)  # fmt: skip
     return Orders(arrays, members, kept, observed)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The velocity of the Earth towards the star [km/s] or None, and whether the wavelengths are corrected for it."""
+
+    velocity: float | None
+    is_removed: bool
+
+
+def motion(orders, given, tellurics):
+    """The `Motion` of an exposure with telluric templates, whose barycentric velocity may be `given` (a Quantity)."""
+    is_barycentric, velocity = orders.frame
+    given = quantity_value(given, u.km / u.s, "barycentric_velocity", allow_none=True)
+    velocity = velocity if given is None else given
+    if is_barycentric and tellurics and velocity is None:
+        raise ValueError(explain("barycentric_velocity", "be given for tellurics in wavelengths that are barycentric",
+                                 'none, nor meta["barycentric_velocity"]', "give what was added to the velocities, "
+                                 'or set meta["frame"] = "observatory"'))  # fmt: skip
+    if velocity is not None and abs(velocity) > FASTEST_EARTH:
+        raise ValueError(explain("barycentric_velocity", f"be at most {FASTEST_EARTH:g} km / s", f"{velocity:g} km / s",
+                                 "check its unit"))  # fmt: skip
+    return Motion(velocity, is_barycentric and bool(tellurics))
 
 
 def one_of(spectra, number):

@@ -1,5 +1,6 @@
 """Pictures of templates and fits; matplotlib is imported when the first one is drawn."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from specutils_blase.errors import explain
 from specutils_blase.io.whole import written_whole
 from specutils_blase.quality import autocorrelation, order_parts, order_table, scaled_residual, standard_deviation
 
-__all__ = ["plot_airglow", "plot_autocorrelation", "plot_comparison", "plot_fit", "plot_template", "save_figure"]
+__all__ = ["plot_airglow", "plot_autocorrelation", "plot_comparison", "plot_fit", "plot_pulls", "plot_template",
+           "save_figure"]  # fmt: skip
 
 SHADE, DARKER = "0.88", "0.74"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
@@ -37,6 +39,8 @@ MAX_SAMPLES = 400_000
 FAR_UP = 2.0
 # Sky lines are drawn whose velocity is known better than this [km/s].
 CLEAR = 0.2
+# Pulls of a parameter that are drawn as dots.
+MOST_DOTS = 300
 # Lines whose centres are marked in a zoom are at least this deep.
 MARKED_DEPTH = 0.01
 
@@ -272,6 +276,63 @@ def plot_comparison(first, second, ax=None, *, names=("first", "second"), window
         draw(panel, common, names)
     figure.suptitle(f"{common['wave'].size} lines in common, of {len(first)} and {len(second)}", fontsize="medium")
     return np.array(list(axes.values()))
+
+
+def plot_pulls(table, ax=None):
+    """
+    Draw the pulls of an injection and recovery: a bar of their mean +- width, and the mean with three standard errors.
+
+    The bar of a parameter whose values and errors are right fills the grey band from -1 to 1.
+
+    Parameters
+    ----------
+    table : QTable
+        Of `injection_recovery`, or some of its rows.
+    ax : `matplotlib.axes.Axes`, optional
+
+    Returns
+    -------
+    Axes
+    """
+    from matplotlib import pyplot as plt
+
+    if not hasattr(table, "meta") or "pulls" not in table.meta:
+        raise TypeError(explain("table", "be what injection_recovery returned", type(table).__name__, "give that"))
+    if ax is None:
+        ax = plt.subplots(figsize=(9.5, 1.3 + 0.34 * len(table)), layout="constrained")[1]
+    ax.axvspan(-1.0, 1.0, color=SHADE, lw=0.0, zorder=-2, label="expected of mean $\\pm$ width")
+    ax.axvline(0.0, color=DATA, lw=0.6, zorder=-1)
+    rng = np.random.default_rng(0)
+    labels = {"dots": "pulls", "bar": "mean $\\pm$ width", "mean": "mean, 3 standard errors"}
+    for place, (name, mean, error, width) in enumerate(table.iterrows("name", "pull", "pull_err", "width")):
+        pulls = np.asarray(table.meta["pulls"][name])
+        dots = rng.choice(pulls, min(pulls.size, MOST_DOTS), replace=False)
+        ax.plot(dots, place + rng.uniform(-0.3, 0.3, dots.size), ".", ms=4.5, mew=0.0, color=DATA, alpha=0.6,
+                label=labels.pop("dots", None))  # fmt: skip
+        ax.barh(place, 2.0 * width, 0.5, mean - width, color=TELLURIC, alpha=0.4, label=labels.pop("bar", None))
+        ax.errorbar(mean, place, xerr=3.0 * error, fmt="o", ms=4, color=MODEL, capsize=2,
+                    label=labels.pop("mean", None))  # fmt: skip
+    ax.set_yticks(np.arange(len(table)), [f"{name} ({n})" for name, n in table.iterrows("name", "number")])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    reach = 1.1 * np.nanmax(np.abs(table["pull"]) + table["width"], initial=3.2)
+    ax.set_xlim(-reach, reach)
+    ax.set_xlabel("(recovered $-$ injected) / standard deviation")
+    lost = f", {table.meta['not_converged']:.0%} not converged" if table.meta["not_converged"] else ""
+    ax.set_title(f"{table.meta['n']} draws{lost}", loc="left", fontsize="medium", pad=20)
+    ax.legend(**OUTSIDE, ncols=4)
+    return ax
+
+
+def drawn_fit(fit, order=None):
+    """The figure of `plot_fit` as the bytes of a PNG; no window is opened and no figure stays."""
+    from matplotlib import pyplot as plt
+
+    with plt.ioff():
+        figure = np.ravel(plot_fit(fit, order=order))[0].figure
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    plt.close(figure)
+    return stream.getvalue()
 
 
 def save_figure(fig, path, overwrite=False):

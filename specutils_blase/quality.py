@@ -218,6 +218,11 @@ def autocorrelation(values, n_lags, run=None):
     return correlation, n_pairs
 
 
+def vacuum_wavelengths(part, medium):
+    """Of the pixels of one order of a fit [Angstrom], whose axis measures `medium`; shape (n_pix,)."""
+    return wavelength_values(part.observed.spectral_axis, wavelength_medium=medium)
+
+
 def _measured(part, used, medium):
     """A row of the table of orders, from the wavelengths on."""
     unit = part.observed.flux.unit

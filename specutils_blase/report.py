@@ -15,6 +15,7 @@ __all__ = [
     "describe_lines",
     "describe_orders",
     "describe_template",
+    "fit_pairs",
     "format_pairs",
     "format_table",
     "with_error",
@@ -141,11 +142,16 @@ def describe_fit(fit):
         rows.append((name, with_error(value, 0.0 if fixed else std), unit, remark))
     if n_own:
         rows.append((f"and {n_own} of single orders", "", "", "in the parameters of the file"))
-    text = format_table(rows) + "\n" + format_pairs({**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)})
+    text = format_table(rows) + "\n" + format_pairs(fit_pairs(fit))
     if isinstance(fit.observed, Spectrum) and fit.observed.flux.ndim == 1:
         return text
     orders = fit.orders
     return f"{text}\n{describe_orders(orders, [fit.order(k).observed.meta.get('order', k) for k in orders['order']])}"
+
+
+def fit_pairs(fit):
+    """How a fit went: texts by what they are about."""
+    return {**_info_pairs(fit.fit_info), "lines": _count_lines(fit.lines)}
 
 
 def describe_orders(orders, numbers=None, n_shown=28):

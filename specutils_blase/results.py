@@ -1,5 +1,7 @@
 """The solution of a transfer fit as astropy objects: spectra on the user's pixels, tables with errors, templates."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable, vstack
@@ -7,6 +9,7 @@ from astropy.table import QTable, vstack
 from specutils_blase.covariance import TableCovariance
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.lines import blended_widths, line_table, original_index
+from specutils_blase.preparation import Setup
 from specutils_blase.quality import has_light
 from specutils_blase.solvers.covariance import LineCovariance, definite_factor
 from specutils_blase.solvers.exposures import Exposure
@@ -19,24 +22,47 @@ from specutils_blase.solvers.observed import (
     LARGEST_VSINI,
     SMALLEST_VEIL,
     SMALLEST_VSINI,
+    ObservedLines,
 )
 from specutils_blase.solvers.scene import STAR, added_velocities, relativistic_factor, veil_series
 from specutils_blase.solvers.smooth import effective_continuum
 from specutils_blase.template import new_rows
 
-__all__ = ["Result"]
+__all__ = ["Origin", "Result", "with_columns"]
 
 ERRORS = "standard deviations from the flux uncertainties and the prior"
 ERRORS_SCALED = "the spectrum has no uncertainties: standard deviations from the scatter of the residual, and the prior"
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """
+    How a fit was made.
+
+    Attributes
+    ----------
+    setup : Setup
+    problem : ObservedLines
+        With the weights and priors with which the fit ended.
+    theta : ndarray
+        The values that the fit reports.
+    arguments : dict
+        Of `fit_spectrum`.
+    """
+
+    setup: Setup
+    problem: ObservedLines
+    theta: np.ndarray
+    arguments: dict
+
+
 class Result:
     """Puts a solution into astropy objects."""
 
-    def __init__(self, setup, problem, solution, theta, template, tellurics, telluric, motion):
+    def __init__(self, setup, problem, solution, theta, template, tellurics, arguments, motion):
         self.motion = motion
         self.setup, self.problem, self.solution, self.theta = setup, problem, solution, theta
-        self.template, self.tellurics, self.given = template, tellurics, telluric
+        self.template, self.tellurics, self.arguments = template, tellurics, arguments
         self.orders = setup.orders
         self.state = problem.evaluate(theta)
         self.matrix = one_sided(problem, solution.theta, problem.linearize(theta, neighbours=COUPLED)[1])
@@ -65,10 +91,10 @@ class Result:
         templates = enumerate([self.template, *self.tellurics], start=STAR)
         updated = [self.update(template, table, k) for (k, template), table in zip(templates, tables, strict=True)]
         star, tellurics = updated[0], updated[1:]
-        many = isinstance(self.given, list | tuple)
+        many = isinstance(self.arguments["telluric"], list | tuple)
         present = [table for table in tables if table is not None]
         lines = vstack(present, metadata_conflicts="silent") if len(present) > 1 else present[0]
-        spectra = self.spectra()
+        spectra, exposure = self.spectra(), self.exposure()
         rows = np.argsort(self.problem.scene.species, kind="stable")
         return {
             "observed": self.orders.source, "template": star,
@@ -76,7 +102,7 @@ class Result:
             "parameters": self.parameters(), "lines": lines, "model_spectrum": spectra.pop("model"),
             "residual": spectra.pop("residual"), "components": spectra, "fit_info": self.fit_info(len(lines)),
             "line_covariance": TableCovariance(self.covariance, self.lines, self.line_form(), rows),
-            "exposure": self.exposure(),
+            "exposure": exposure, "origin": Origin(self.setup, exposure.problem, self.theta, self.arguments),
         }  # fmt: skip
 
     def exposure(self):
@@ -224,16 +250,15 @@ class Result:
         """
         problem = self.problem
         lines, species = problem.lines(self.theta), problem.scene.species
-        shared, strength, given = np.full((len(lines), 4), -1), lines.strength.copy(), []
-        for k, log_column in enumerate(self.state.globals.column):
+        shared, given = np.full((len(lines), 4), -1), []
+        for k in range(problem.scene.n_species):
             mine = (species == k) & (problem.scene.form[k + 1] == "opacity")
-            strength[mine] *= np.exp(log_column)
             shared[mine, STRENGTH] = len(problem.names) + k
             given += [len(problem.names) + k] * (problem.scene.form[k + 1] == "opacity")
         covariance = LineCovariance(self.factor, problem.layout, matrix=self.matrix, inverse=self.inverse,
                                     held=problem.held,
                                     shared=shared, given=given, scale=np.sqrt(self.scale))  # fmt: skip
-        return Lines(lines.center, strength, lines.sigma, lines.gamma), covariance
+        return with_columns(lines, problem, self.theta), covariance
 
     def line_form(self):
         """Opacity or product, shape (n_lines,)."""
@@ -324,3 +349,11 @@ class Result:
         effective = effective_continuum(self.problem, self.inverse.corner)
         return {"continuum": "spline", "continuum_parameters": effective.tolist(),
                 "continuum_roughness": (self.problem.smoothness.strength**-0.5).tolist()}  # fmt: skip
+
+
+def with_columns(lines, problem, theta):
+    """Lines of a problem as they are reported: telluric ones in opacity form have the column at theta in strength."""
+    log_column = np.append(problem.globals(theta).column, 0.0)  # the star is the last of them
+    is_opacity = np.array(problem.scene.form)[problem.scene.species + 1] == "opacity"
+    strength = lines.strength * np.exp(np.where(is_opacity, log_column[problem.scene.species], 0.0))
+    return Lines(lines.center, strength, lines.sigma, lines.gamma)

@@ -79,6 +79,17 @@ def refused(capsys, *arguments):
     return line.removeprefix("specutils-blase: error: ")
 
 
+
+def test_fit_writes_a_page(folder, tmp_path, capsys):
+    page = tmp_path / "fit.html"
+    arguments = ("fit", folder / "order.ecsv", folder / "star.asdf", "--lsf", RESOLVING_POWER, "--vsini", 3, "--rv", 10,
+                 "--free", "none", "--report", page)  # fmt: skip
+    run(*arguments, "-o", tmp_path / "fit.asdf")
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>") and f"wrote {page}" in capsys.readouterr().out
+    text = refused(capsys, *arguments, "-o", tmp_path / "other.asdf")
+    assert text.startswith("output must name a new file") and not (tmp_path / "other.asdf").exists()
+
+
 def unparsable(capsys, *arguments):
     with pytest.raises(SystemExit) as stop:
         call(*arguments)
