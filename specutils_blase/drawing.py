@@ -1,16 +1,18 @@
 """What pictures have in common, and the page of all orders of a fit; matplotlib is not imported here."""
 
 import numpy as np
+from astropy import units as u
 
 from specutils_blase.orders import listed
 from specutils_blase.quality import REMARKABLE, has_light, noise_of, order_parts, standard_deviation
 from specutils_blase.report import with_error
 
-__all__ = ["axis_label", "component", "draw_page", "draw_telluric", "fit_title", "lit_continuum", "mark_beyond",
-           "order_name", "parameter", "unit_text"]  # fmt: skip
+__all__ = ["axis_label", "component", "draw_airglow", "draw_page", "draw_pulls", "draw_telluric", "fit_title",
+           "label_flux", "lit_continuum", "mark_beyond", "order_name", "parameter", "unit_text"]  # fmt: skip
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 DATA, MODEL, TELLURIC, CONTINUUM, NATIVE = "0.25", "#D55E00", "#0072B2", "#009E73", "#CC79A7"
+SHADE = "0.88"
 # Above the upper right corner of a panel, where no data are.
 OUTSIDE = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "borderaxespad": 0.2,
            "fontsize": "small", "handlelength": 1.5, "columnspacing": 1.2}  # fmt: skip
@@ -24,6 +26,11 @@ COLUMNS = (3, 12, 21)
 # Share of a panel's height that its residual has.
 RESIDUAL = 0.32
 TINY, SMALL = 5.5, 6.0
+# Sky lines are drawn whose velocity is known better than this [km/s].
+CLEAR = 0.2
+# Pulls of a parameter that are drawn as dots.
+MOST_DOTS = 300
+
 
 
 def draw_page(figure, fit):
@@ -228,3 +235,59 @@ def axis_label(spectrum):
 def unit_text(unit):
     """A unit as matplotlib can draw it."""
     return unit.to_string("latex_inline")
+
+
+def draw_airglow(ax, fit):
+    """The velocities of sky lines of an `AirglowFit` that are seen, and the fit of every order."""
+    lines = fit.lines[fit.lines["seen"] & ~fit.lines["apart"] & (fit.lines["velocity_err"].value < CLEAR)]
+    ax.axhline(0.0, color="0.7", lw=0.8)
+    for row in fit.orders:
+        own = lines[lines["order"] == row["order"]]
+        color = f"C{row['order'] % 10}"
+        ax.errorbar(own["line_center"].value, own["velocity"].value, own["velocity_err"].value, fmt=".", color=color,
+                    ms=5, lw=0.8, alpha=0.7)  # fmt: skip
+        if np.isfinite(row["offset"]):
+            ends = -row["offset"].value - row["slope"].value * np.array([-1.0, 1.0])
+            ax.plot([row["lower"].value, row["upper"].value], ends, color=color, lw=1.6)
+    known = np.abs(lines["velocity"].value[np.isfinite(lines["velocity"].value)])
+    limit = max(0.5, 6.0 * float(np.median(known))) if known.size else 1.0
+    ax.set_ylim(-limit, limit)
+    beyond = int(np.count_nonzero(known > limit))
+    ax.set_xlabel("vacuum wavelength [Angstrom]")
+    ax.set_ylabel("velocity of sky lines [km / s]")
+    ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
+                 + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
+
+
+def draw_pulls(ax, table):
+    """A bar of mean +- width for every row of a table of `injection_recovery`, among its pulls."""
+    ax.axvspan(-1.0, 1.0, color=SHADE, lw=0.0, zorder=-2, label="expected of mean $\\pm$ width")
+    ax.axvline(0.0, color=DATA, lw=0.6, zorder=-1)
+    rng = np.random.default_rng(0)
+    labels = {"dots": "pulls", "bar": "mean $\\pm$ width", "mean": "mean, 3 standard errors"}
+    for place, (name, mean, error, width) in enumerate(table.iterrows("name", "pull", "pull_err", "width")):
+        pulls = np.asarray(table.meta["pulls"][name])
+        dots = rng.choice(pulls, min(pulls.size, MOST_DOTS), replace=False)
+        ax.plot(dots, place + rng.uniform(-0.3, 0.3, dots.size), ".", ms=4.5, mew=0.0, color=DATA, alpha=0.6,
+                label=labels.pop("dots", None))  # fmt: skip
+        ax.barh(place, 2.0 * width, 0.5, mean - width, color=TELLURIC, alpha=0.4, label=labels.pop("bar", None))
+        ax.errorbar(mean, place, xerr=3.0 * error, fmt="o", ms=4, color=MODEL, capsize=2,
+                    label=labels.pop("mean", None))  # fmt: skip
+    ax.set_yticks(np.arange(len(table)), [f"{name} ({n})" for name, n in table.iterrows("name", "number")])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    reach = 1.1 * np.nanmax(np.abs(table["pull"]) + table["width"], initial=3.2)
+    ax.set_xlim(-reach, reach)
+    ax.set_xlabel("(recovered $-$ injected) / standard deviation")
+    lost = f", {table.meta['not_converged']:.0%} not converged" if table.meta["not_converged"] else ""
+    ax.set_title(f"{table.meta['n']} draws{lost}", loc="left", fontsize="medium", pad=20)
+    ax.legend(**OUTSIDE, ncols=4)
+
+
+def label_flux(ax, unit):
+    """Label of the flux axis, with a power of ten in it where the numbers would be long."""
+    largest = np.max(np.abs(ax.get_ylim()))
+    power = 0 if 0.1 <= largest < 1e4 else 3 * int(np.floor(np.log10(largest) / 3))
+    ax.yaxis.set_major_formatter(lambda value, position: f"{value / 10.0**power:g}")
+    factor = f"$10^{{{power}}}$ " if power else ""
+    text = factor + ("" if unit == u.dimensionless_unscaled else unit_text(unit))
+    ax.set_ylabel(f"Flux [{text.strip()}]" if text else "Flux")

@@ -13,16 +13,19 @@ from specutils_blase.drawing import (
     MODEL,
     NATIVE,
     OUTSIDE,
+    SHADE,
     TELLURIC,
     axis_label,
     component,
+    draw_airglow,
     draw_page,
+    draw_pulls,
     draw_telluric,
     fit_title,
+    label_flux,
     lit_continuum,
     mark_beyond,
     parameter,
-    unit_text,
 )
 from specutils_blase.errors import explain
 from specutils_blase.io.whole import written_whole
@@ -31,16 +34,12 @@ from specutils_blase.quality import autocorrelation, order_parts, order_table, s
 __all__ = ["plot_airglow", "plot_autocorrelation", "plot_comparison", "plot_fit", "plot_pulls", "plot_template",
            "save_figure"]  # fmt: skip
 
-SHADE, DARKER = "0.88", "0.74"
+DARKER = "0.74"
 # Pixels of a fit, and widths of a line of a template, in a zoom.
 ZOOM_PIXELS, ZOOM_WIDTHS = 220, 150
 MAX_SAMPLES = 400_000
 # A continuum is in the panel unless it rises above this many times the data.
 FAR_UP = 2.0
-# Sky lines are drawn whose velocity is known better than this [km/s].
-CLEAR = 0.2
-# Pulls of a parameter that are drawn as dots.
-MOST_DOTS = 300
 # Lines whose centres are marked in a zoom are at least this deep.
 MARKED_DEPTH = 0.01
 
@@ -217,24 +216,7 @@ def plot_airglow(fit, ax=None):
 
     if ax is None:
         ax = plt.subplots(figsize=(11, 4.5), layout="constrained")[1]
-    lines = fit.lines[fit.lines["seen"] & ~fit.lines["apart"] & (fit.lines["velocity_err"].value < CLEAR)]
-    ax.axhline(0.0, color="0.7", lw=0.8)
-    for row in fit.orders:
-        own = lines[lines["order"] == row["order"]]
-        color = f"C{row['order'] % 10}"
-        ax.errorbar(own["line_center"].value, own["velocity"].value, own["velocity_err"].value, fmt=".", color=color,
-                    ms=5, lw=0.8, alpha=0.7)  # fmt: skip
-        if np.isfinite(row["offset"]):
-            ends = -row["offset"].value - row["slope"].value * np.array([-1.0, 1.0])
-            ax.plot([row["lower"].value, row["upper"].value], ends, color=color, lw=1.6)
-    known = np.abs(lines["velocity"].value[np.isfinite(lines["velocity"].value)])
-    limit = max(0.5, 6.0 * float(np.median(known))) if known.size else 1.0
-    ax.set_ylim(-limit, limit)
-    beyond = int(np.count_nonzero(known > limit))
-    ax.set_xlabel("vacuum wavelength [Angstrom]")
-    ax.set_ylabel("velocity of sky lines [km / s]")
-    ax.set_title(f"{len(lines)} lines of airglow, known to {CLEAR} km / s"
-                 + (f"; {beyond} beyond the frame" if beyond else ""), loc="left", fontsize="medium")  # fmt: skip
+    draw_airglow(ax, fit)
     return ax
 
 
@@ -300,26 +282,7 @@ def plot_pulls(table, ax=None):
         raise TypeError(explain("table", "be what injection_recovery returned", type(table).__name__, "give that"))
     if ax is None:
         ax = plt.subplots(figsize=(9.5, 1.3 + 0.34 * len(table)), layout="constrained")[1]
-    ax.axvspan(-1.0, 1.0, color=SHADE, lw=0.0, zorder=-2, label="expected of mean $\\pm$ width")
-    ax.axvline(0.0, color=DATA, lw=0.6, zorder=-1)
-    rng = np.random.default_rng(0)
-    labels = {"dots": "pulls", "bar": "mean $\\pm$ width", "mean": "mean, 3 standard errors"}
-    for place, (name, mean, error, width) in enumerate(table.iterrows("name", "pull", "pull_err", "width")):
-        pulls = np.asarray(table.meta["pulls"][name])
-        dots = rng.choice(pulls, min(pulls.size, MOST_DOTS), replace=False)
-        ax.plot(dots, place + rng.uniform(-0.3, 0.3, dots.size), ".", ms=4.5, mew=0.0, color=DATA, alpha=0.6,
-                label=labels.pop("dots", None))  # fmt: skip
-        ax.barh(place, 2.0 * width, 0.5, mean - width, color=TELLURIC, alpha=0.4, label=labels.pop("bar", None))
-        ax.errorbar(mean, place, xerr=3.0 * error, fmt="o", ms=4, color=MODEL, capsize=2,
-                    label=labels.pop("mean", None))  # fmt: skip
-    ax.set_yticks(np.arange(len(table)), [f"{name} ({n})" for name, n in table.iterrows("name", "number")])
-    ax.set_ylim(len(table) - 0.4, -0.6)
-    reach = 1.1 * np.nanmax(np.abs(table["pull"]) + table["width"], initial=3.2)
-    ax.set_xlim(-reach, reach)
-    ax.set_xlabel("(recovered $-$ injected) / standard deviation")
-    lost = f", {table.meta['not_converged']:.0%} not converged" if table.meta["not_converged"] else ""
-    ax.set_title(f"{table.meta['n']} draws{lost}", loc="left", fontsize="medium", pad=20)
-    ax.legend(**OUTSIDE, ncols=4)
+    draw_pulls(ax, table)
     return ax
 
 
@@ -372,7 +335,7 @@ def _draw_template(ax, template, wave):
     ax.set_xlim(wave[0], wave[-1])
     ax.set_ylim(bottom=min(0.0, float(flux.value.min())))
     ax.set_xlabel("Vacuum wavelength [$\\mathrm{\\AA}$]")
-    _label_flux(ax, flux.unit)
+    label_flux(ax, flux.unit)
 
 
 def _template_title(template):
@@ -444,7 +407,7 @@ def _draw_fit(ax, fit, *, points=False):
     margin = 0.04 * np.ptp(shown)
     ax.set_ylim(shown.min() - margin, shown.max() + margin)
     ax.set_xlim(axis.min(), axis.max())
-    _label_flux(ax, fit.observed.flux.unit)
+    label_flux(ax, fit.observed.flux.unit)
 
 
 def _draw_residual(ax, fit):
@@ -529,13 +492,3 @@ def _doppler_factor(fit, name="radial_velocity"):
     velocity = parameter(fit, name)
     beta = 0.0 if velocity is None else velocity[0] / constants.c.to_value(u.km / u.s)
     return np.sqrt((1.0 + beta) / (1.0 - beta))
-
-
-def _label_flux(ax, unit):
-    """Label of the flux axis, with a power of ten in it where the numbers would be long."""
-    largest = np.max(np.abs(ax.get_ylim()))
-    power = 0 if 0.1 <= largest < 1e4 else 3 * int(np.floor(np.log10(largest) / 3))
-    ax.yaxis.set_major_formatter(lambda value, position: f"{value / 10.0**power:g}")
-    factor = f"$10^{{{power}}}$ " if power else ""
-    text = factor + ("" if unit == u.dimensionless_unscaled else unit_text(unit))
-    ax.set_ylabel(f"Flux [{text.strip()}]" if text else "Flux")
