@@ -173,6 +173,10 @@ def _info(options):
         text = report.describe_fit(content) if is_fit else report.describe_template(content)
     elif path.is_file() and (lines := _read_lines(path)) is not None:
         kind, text = "line table", report.describe_lines(lines)
+    elif path.suffix.lower() == ".pt":
+        from specutils_blase.io import read_blase_state
+
+        kind, text = "state of blase", report.describe_blase_state(read_blase_state(path))
     elif (orders := _read_echelle(options, path)) is not None:
         kind, text = f"file of {orders[0].meta['instrument']}", report.describe_echelle(orders)
     else:
@@ -347,7 +351,8 @@ def _parser():
     _add_fit(commands, [writing, reading])
     text = "say what a file holds"
     info = commands.add_parser("info", help=text, description=text.capitalize() + ".", parents=[common, reading])
-    info.add_argument("file", metavar="FILE", help="a template, a fit, a spectrum, or a file of HPF or IGRINS")
+    info.add_argument("file", metavar="FILE",
+                      help="a template, a fit, a spectrum, a file of HPF or IGRINS, or a state of blase")  # fmt: skip
     info.set_defaults(run=_info)
     return parser
 

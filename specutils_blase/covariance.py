@@ -6,9 +6,12 @@ from astropy.table import QTable, Row, Table
 
 from specutils_blase.errors import explain
 from specutils_blase.lines import QUANTITIES, quantity
+from specutils_blase.solvers.covariance import StoredCovariance
+from specutils_blase.solvers.lines import Lines
 
 __all__ = ["TableCovariance"]
 
+LENGTHS = ("center", "strength", "sigma", "gamma")
 # Columns besides the centre by which rows are known.
 KEYS = ("component", "list_row", "strength")
 
@@ -19,7 +22,7 @@ class TableCovariance:
 
     Parameters
     ----------
-    covariance : LineCovariance
+    covariance : StoredCovariance
     lines : Lines
     form : {"opacity", "product"}, or ndarray of str, shape (n_lines,)
     rows : ndarray of int, shape (n_rows,)
@@ -28,6 +31,18 @@ class TableCovariance:
 
     def __init__(self, covariance, lines, form, rows):
         self.covariance, self.lines, self.form, self.rows = covariance, lines, form, rows
+
+    def arrays(self):
+        """All of it as arrays by name, for files."""
+        lines = dict(zip(LENGTHS, self.lines, strict=True))
+        product = np.broadcast_to(np.asarray(self.form) == "product", len(self.lines))
+        return {**self.covariance.arrays(), **lines, "product": np.array(product), "rows": self.rows}
+
+    @classmethod
+    def from_arrays(cls, *, rows, product, **arrays):
+        """What `arrays` were made of."""
+        lines = Lines(*(arrays.pop(name) for name in LENGTHS))
+        return cls(StoredCovariance.from_arrays(**arrays), lines, np.where(product, "product", "opacity"), rows)
 
     def __call__(self, table, lines, name):
         """

@@ -75,7 +75,7 @@ class SpectrumFit:
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
         ``rms`` is that of the residual over the continuum, as in `orders`.
     line_covariance : TableCovariance or None
-        What `covariance` works with; not in files.
+        What `covariance` works with.
     exposure : Exposure or None
         What `find_new_lines` works with; not in files.
     origin : Origin or None
@@ -192,15 +192,15 @@ class SpectrumFit:
         Raises
         ------
         ValueError
-            If the fit was read from a file, which holds the standard deviations alone.
+            If the fit was read from a file that was written without the covariances.
         """
         if self.line_covariance is None:
             raise ValueError(NO_COVARIANCE)
         return self.line_covariance(self.lines, lines, quantity)
 
-    def write(self, path, overwrite=False):
-        """Write everything but the covariances between lines to an ASDF file, atomically."""
-        write_asdf(path, self, overwrite=overwrite)
+    def write(self, path, overwrite=False, covariance=False):
+        """Write the fit to an ASDF file, atomically; the covariances between lines only with ``covariance=True``."""
+        write_asdf(path, self if covariance else replace(self, line_covariance=None), overwrite=overwrite)
 
     def report(self, path, overwrite=False):
         """

@@ -393,20 +393,26 @@ def line_table(lines, covariance, *, index, flags, blends=None, component="star"
     for name in QUANTITIES:
         unit = u.one if name == "depth" else u.AA
         value, gradient = quantity(lines, name, form)
-        err = np.sqrt(np.maximum(np.einsum("ja,jab,jb->j", gradient, covariance, gradient), 0.0))
+        err = _rounded(np.sqrt(np.maximum(np.einsum("ja,jab,jb->j", gradient, covariance, gradient), 0.0)))
         if name == "line_center":
             table.add_column(err * unit, name="line_center_err", index=1)
         else:
             table[name], table[f"{name}_err"] = (value, err) if name == "depth" else (value * unit, err * unit)
     table["flags"] = np.asarray(flags, dtype=np.int64)
-    blend, *total = blends or np.full((3, n), -1)
+    blend, total, error = blends or np.full((3, n), -1.0)
     table["blend"] = np.asarray(blend, dtype=np.int64)
-    for name, values in zip(("equivalent_width", "equivalent_width_err"), total, strict=True):
+    for name, values in (("equivalent_width", total), ("equivalent_width_err", _rounded(error))):
         table[f"blend_{name}"] = np.where(table["blend"] < 0, table[name].value, values) * u.AA
     table["component"] = np.full(n, component, dtype="U16")
     for name, text in DESCRIPTIONS.items():
         table[name].info.description = text
     return table
+
+
+def _rounded(error):
+    """Standard deviations to 24 bits: the others say nothing, and files are a quarter smaller without them."""
+    mantissa, exponent = np.frexp(error)
+    return np.ldexp(np.round(mantissa * 2.0**24), exponent - 24)
 
 
 DESCRIPTIONS = {

@@ -9,6 +9,7 @@ from specutils_blase.quality import standard_deviation
 
 __all__ = [
     "describe_arrays",
+    "describe_blase_state",
     "describe_echelle",
     "describe_fit",
     "describe_info",
@@ -211,6 +212,31 @@ def describe_lines(lines, n_shown=10):
     if len(lines):
         pairs["range"] = f"{center.min():.2f} to {center.max():.2f} Angstrom, vacuum"
     return format_pairs(pairs) + "\n" + deepest_lines(lines, n_shown)
+
+
+def describe_blase_state(lines):
+    """
+    What the state of a clone made by blase holds.
+
+    Parameters
+    ----------
+    lines : QTable
+        What `read_blase_state` returned.
+
+    Returns
+    -------
+    str
+    """
+    center, depth = lines["line_center"].to_value(u.AA), np.asarray(lines["depth"])
+    pairs = {
+        "lines": len(lines),
+        "range": f"{center.min():.2f} to {center.max():.2f} Angstrom, vacuum",
+        "deepest": f"{depth.max():.3f} at {center[depth.argmax()]:.2f} Angstrom",
+        "velocity": f"{lines.meta['radial_velocity']:.4g}, of a state that was fitted to data",
+    }
+    if lines.meta["radial_velocity"] == 0:
+        del pairs["velocity"]
+    return format_pairs(pairs)
 
 
 def deepest_lines(lines, n_shown=5):

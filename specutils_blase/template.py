@@ -1,6 +1,6 @@
 """LineTemplate: a spectrum at native resolution as a model of lines, and the table of these lines."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from astropy import units as u
@@ -20,8 +20,8 @@ FRAMES = ("rest", "observatory")
 LENGTHS = ("x_0", "strength", "fwhm_G", "fwhm_L")
 # Wavelengths outside the coverage by this fraction are rounding in a change of units: 3 mm/s.
 ROUNDING = 1e-11
-NO_COVARIANCE = ("covariances between lines are not known here: files and the templates of a fit hold the standard "
-                 "deviations alone; ask what fit_spectrum or clone_spectrum returned")  # fmt: skip
+NO_COVARIANCE = ("covariances between lines are not known here: the templates of a fit, and files written without "
+                 "covariance=True, hold standard deviations alone; ask what fit_spectrum or clone_spectrum returned")
 
 
 @dataclass(eq=False, repr=False)
@@ -45,7 +45,7 @@ class LineTemplate:
         vacuum), ``package_version``, ``source_medium`` (what the input was in), ``error_scale`` (what ``_err`` means).
         ``coverage`` is required, the others have defaults.
     line_covariance : TableCovariance or None
-        What `covariance` works with; not in files.
+        What `covariance` works with.
     """
 
     model: VoigtForest1D
@@ -128,15 +128,15 @@ class LineTemplate:
         Raises
         ------
         ValueError
-            If the template was read from a file or made by a fit, which knows the covariances itself.
+            If the template was made by a fit, which knows the covariances itself, or read from a file without them.
         """
         if self.line_covariance is None:
             raise ValueError(NO_COVARIANCE)
         return self.line_covariance(self.lines, lines, quantity)
 
-    def write(self, path, overwrite=False):
+    def write(self, path, overwrite=False, covariance=False):
         """
-        Write the template, but for the covariances between lines, to an ASDF file.
+        Write the template to an ASDF file.
 
         Parameters
         ----------
@@ -144,8 +144,10 @@ class LineTemplate:
             Name of the file, by custom ending in ``.asdf``. It appears when it is complete.
         overwrite : bool
             Whether an existing file is replaced.
+        covariance : bool
+            Whether the covariances between lines are in the file, which makes it several times as large.
         """
-        write_asdf(path, self, overwrite)
+        write_asdf(path, self if covariance else replace(self, line_covariance=None), overwrite)
 
     @classmethod
     def read(cls, path):

@@ -439,6 +439,12 @@ class TestEchelle:
             for k in range(3)
         ]  # fmt: skip
 
+    def test_info_of_a_state_of_blase(self, shared_data, capsys):
+        run("info", shared_data / "stellar" / "blase_emulator_T4700g4p5_prom0p01_HPF.pt")
+        out = capsys.readouterr().out
+        assert "a state of blase" in out and "9028" in out and "8068.23 to 12818.90 Angstrom" in out
+        assert "velocity" not in out
+
     def test_info_of_real_files(self, shared_data, capsys):
         run("info", shared_data / "echelle" / "hpf_a0v_20210212.fits")
         out = capsys.readouterr().out

@@ -15,6 +15,7 @@ from specutils_blase.functional.forest import (
     transmission,
 )
 from specutils_blase.functional.grid import doppler_factor, pixel_edges, rest_wavelength, velocity_grid
+from specutils_blase.functional.original import original_profile, original_transmission
 from specutils_blase.functional.profiles import faddeeva, pseudo_voigt, voigt, voigt_derivatives
 from specutils_blase.functional.resampling import pixel_overlap, pixel_response
 from specutils_blase.functional.sparse import apply
@@ -33,6 +34,8 @@ __all__ = [
     "legendre",
     "line_pixel_pairs",
     "optical_depth",
+    "original_profile",
+    "original_transmission",
     "pixel_edges",
     "pixel_overlap",
     "pixel_response",

@@ -16,6 +16,8 @@ _HOME = {
     "read_airglow": "airglow",
     "read_hpf": "echelle",
     "read_igrins": "echelle",
+    "read_blase_state": "blase_state",
+    "blase_spectrum": "blase_state",
 }
 
 __all__ = list(_HOME)

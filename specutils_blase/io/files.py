@@ -3,15 +3,18 @@
 import io
 import re
 import struct
+import warnings
 from collections import UserList
 from collections.abc import Mapping
 
 import asdf
 from asdf.exceptions import ValidationError
+from asdf.extension import Extension
 
 from specutils_blase import __version__
-from specutils_blase.errors import explain
+from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS
+from specutils_blase.io.asdf.extension import get_extensions
 from specutils_blase.io.whole import as_path, written_whole
 
 __all__ = ["read_asdf", "write_asdf"]
@@ -77,7 +80,8 @@ def read_asdf(path, kind=None):
     Read what `write_asdf` wrote.
 
     The content is checked against its schema. Only numbers, strings, arrays, units, tables and the models of astropy
-    and this package are made from it; other tags and references to other files are refused.
+    and this package are made from it; other tags and references to other files are refused. What a format with a newer
+    minor version has added is ignored, with a warning.
 
     Parameters
     ----------
@@ -95,17 +99,17 @@ def read_asdf(path, kind=None):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, of another kind, or from a newer version of this package.
+        If the file is damaged, of another kind, or in a format with a newer major version.
     """
     wanted = _wanted(kind)
     path = as_path(path)
     content = _content(path)
     tree = _tagged_tree(path, content)
     tags = set(_tags(path, tree))
-    _check_versions(path, tags)
+    newer = _newer_tags(path, tags)
     key = _key(path, tree, wanted)
-    _check_tags(path, content, tags)
-    return _objects(path, content)[key]
+    _check_tags(path, content, tags - newer)
+    return _objects(path, content, newer)[key]
 
 
 def _tree(content):
@@ -205,15 +209,41 @@ def _tags(path, tree):
             queue.extend(node)
 
 
-def _check_versions(path, tags):
+class _NewerVersions(Extension):
+    """Converts tags with newer minor versions as the last known one; what was added since is ignored."""
+
+    extension_uri, tags, converters = None, (), ()
+
+    def __init__(self, tags):
+        self.tags = sorted(tags)
+        self.converters = [
+            type("Newer", (type(converter),), {"tags": mine})()
+            for extension in get_extensions()
+            for converter in extension.converters
+            if (mine := [tag for tag in self.tags if _name(tag) in map(_name, converter.tags)])
+        ]
+
+
+def _name(tag):
+    return tag.removeprefix(TAG_BASE).rpartition("-")[0]
+
+
+def _newer_tags(path, tags):
+    """Tags of this package with a newer minor version, which are announced; newer major versions are an error."""
+    newer = set()
     for tag in sorted(tags):
-        name, _, version = tag.removeprefix(TAG_BASE).rpartition("-")
-        if tag.startswith(TAG_BASE) and version not in VERSIONS.get(name, ()):
-            known = f"up to {VERSIONS[name][-1]}" if name in VERSIONS else "no version of it"
-            raise ValueError(
-                f"{path} holds {name} version {version} from a newer specutils_blase, this one ({__version__}) reads "
-                f"{known}; update specutils_blase"
-            )
+        name, version = _name(tag), tag.rpartition("-")[2]
+        if not tag.startswith(TAG_BASE) or version in VERSIONS.get(name, ()):
+            continue
+        known = f"up to {VERSIONS[name][-1]}" if name in VERSIONS else "no version of it"
+        text = (f"{path} holds {name} version {version} from a newer specutils_blase, this one ({__version__}) reads "
+                f"{known}")  # fmt: skip
+        if version.split(".")[0] not in (other.split(".")[0] for other in VERSIONS.get(name, ())):
+            raise ValueError(f"{text}; update specutils_blase")
+        warnings.warn(f"{text} and ignores what has been added since; update specutils_blase to have all of it",
+                      BlaseWarning, stacklevel=4)  # fmt: skip
+        newer.add(tag)
+    return newer
 
 
 def _wanted(kind):
@@ -268,11 +298,13 @@ def _unknown_tags(content, tags):
         return sorted(tag for tag in tags if not file.extension_manager.handles_tag(tag))
 
 
-def _objects(path, content):
+def _objects(path, content, newer):
     """The converted tree."""
     try:
         with asdf.config_context() as config:
             config.validate_on_read = True
+            if newer:
+                config.add_extension(_NewerVersions(newer))
             if hasattr(config, "warn_on_failed_conversion"):  # before asdf 5.1 failures were errors always
                 config.warn_on_failed_conversion = False
             with asdf.open(io.BytesIO(content), lazy_load=False, lazy_tree=False, memmap=False,

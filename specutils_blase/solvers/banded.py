@@ -265,6 +265,30 @@ class Factor:
         kernels.back_substitute(self.tiles, self.start, local)
         return np.concatenate([local[:n], glob]).reshape(rhs.shape)
 
+    def arrays(self):
+        """What `from_arrays` needs, by name."""
+        corner, n_common = np.zeros((0, 0)), -1
+        if self.schur is not None:
+            corner, n_common = self.schur.matrix, getattr(self.schur, "n_common", -1)
+        return {"tiles": self.tiles, "start": self.start, "border": self.border, "corner": corner,
+                "n_common": n_common}  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, tiles, start, border, corner, n_common):
+        """A factor from its `arrays`, of which ``corner`` is S S'; ValueError if they do not fit together."""
+        ends = start[1:] - start[:-1] + np.arange(len(start) - 1)  # the kernels rely on all of this
+        fits = (
+            start[0] == 0 and start[-1] == len(tiles) and tiles.shape[1:] == (TILE, TILE)
+            and len(ends) == -(-len(border) // TILE) and (np.diff(start) > 0).all() and (np.diff(ends) >= 0).all()
+            and (ends <= len(ends)).all() and corner.shape == (border.shape[1],) * 2 and n_common < len(corner)
+        )  # fmt: skip
+        if not fits:
+            raise ValueError("the arrays of a covariance do not fit together")
+        schur = None
+        if len(corner):
+            schur = DenseCorner.build(corner) if n_common < 0 else BandedCorner.build(corner, n_common)
+        return cls(tiles, start, border, schur)
+
     def root(self, white):
         """M'^-1 @ white, shape (n + m, k): white noise becomes noise whose covariance is the inverse of H."""
         n = len(self.border)

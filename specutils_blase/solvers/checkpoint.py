@@ -7,10 +7,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["read_checkpoint", "read_tensors", "write_checkpoint"]
 
 # What torch reads back without running code from the file.
 CONTAINERS = {dict, OrderedDict, Counter, list, tuple}
@@ -96,6 +97,41 @@ def read_checkpoint(path: Path, identity: dict[str, str]) -> dict:
             f"{more}; repeat the call that wrote it, give another path, or delete it to start afresh"
         )
     return state
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """
+    Read the ``state_dict()`` of a module that ``torch.save`` wrote, on whatever device, running no code from the file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        The file is not one of torch, or holds anything but real tensors by name.
+    """
+    expected, remedy = "path must name a file with the state_dict of a module", (
+        "save model.state_dict() with torch.save where the model is known")  # fmt: skip
+    content = io.BytesIO(path.read_bytes())
+    try:
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as problem:  # a file that torch did not write fails in as many ways as there are files
+        raise ValueError(
+            f"{expected}, got {path}, which torch did not write, which is damaged, or which holds objects that are not "
+            f"read because they could run code; {remedy}"
+        ) from problem
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{expected}, got {path} with a {type(state).__name__}; {remedy}")
+    for name, value in state.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            raise ValueError(f"{expected}, got {path}, in which {name!r} is no tensor of real numbers; {remedy}")
+    return {str(name): value.detach().to(torch.float64).numpy() for name, value in state.items()}
 
 
 def _foreign(value: object, name: str) -> Iterator[tuple[str, object]]:

@@ -6,10 +6,11 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from .banded import Factor
 from .levenberg_marquardt import FENCE
 from .lines import CENTER, STRENGTH
 
-__all__ = ["LineCovariance", "definite_factor", "felt_lines", "fenced"]
+__all__ = ["LineCovariance", "StoredCovariance", "definite_factor", "felt_lines", "fenced"]
 
 # Strengths that correlate by more than this are not known apart; of three equal lines no two do by more than a half,
 # but each overlaps the others as much as can be.
@@ -18,7 +19,65 @@ CORRELATED = 0.7
 CHUNK, SUMS = 64, 2**22
 
 
-class LineCovariance:
+class StoredCovariance:
+    """
+    As much of a `LineCovariance` as `between` needs, and files hold.
+
+    Parameters
+    ----------
+    factor : Factor
+    parts : list of (ndarray of int, ndarray), shape (n_lines, 4) each
+        Numbers of the solver that make the parameters (-1: none), and the derivatives with respect to them.
+    scale : ndarray, shape (n_lines,)
+    """
+
+    def __init__(self, factor, parts, scale):
+        self.factor, self.parts, self.scale = factor, parts, scale
+
+    def arrays(self):
+        """What `from_arrays` needs, by name."""
+        place, unit = (np.stack(arrays) for arrays in zip(*self.parts, strict=True))
+        return {**self.factor.arrays(), "place": place, "unit": unit, "scale": np.array(self.scale)}
+
+    @classmethod
+    def from_arrays(cls, place, unit, scale, **factor):
+        """A covariance from its `arrays`; ValueError if they do not fit together."""
+        known = Factor.from_arrays(**factor)
+        if not (place.shape == unit.shape == (len(place), len(scale), 4) and place.min(initial=-1) >= -1
+                and place.max(initial=-1) < sum(known.border.shape)):  # fmt: skip
+            raise ValueError("the lines of a covariance are not those of its matrix")
+        return cls(known, list(zip(place, unit, strict=True)), scale)
+
+    def between(self, gradient, index):
+        """
+        The covariance of one quantity of each of some lines, exact however far apart they are.
+
+        Parameters
+        ----------
+        gradient : ndarray, shape (n_lines, 4)
+            Derivatives of every line's quantity.
+        index : ndarray of int, shape (k,)
+
+        Returns
+        -------
+        ndarray, shape (k, k)
+        """
+        size = sum(self.factor.border.shape)
+        terms = [(place[index], unit[index] * gradient[index]) for place, unit in self.parts]
+        out = np.zeros((len(index), len(index)))
+        for start in range(0, len(index), CHUNK):
+            part = slice(start, start + CHUNK)
+            rhs = np.zeros((size, len(index[part])))
+            for place, weight in terms:
+                line, parameter = np.nonzero(place[part] >= 0)
+                np.add.at(rhs, (place[part][line, parameter], line), weight[part][line, parameter])
+            solved = self.factor.solve(rhs)
+            for place, weight in terms:
+                out[:, part] += np.einsum("ja,jak->jk", np.where(place >= 0, weight, 0.0), solved[place])
+        return out * self.scale[index] * self.scale[index][:, None]
+
+
+class LineCovariance(StoredCovariance):
     """
     Covariances of (ln |strength|, ln sigma, ln gamma, centre [Angstrom]) of lines.
 
@@ -50,9 +109,8 @@ class LineCovariance:
     def __init__(self, factor, layout, *, matrix, inverse=None, held=None, shared=None, shared_unit=None, given=(),
                  scale=1.0):  # fmt: skip
         n, q = layout.shape
-        self.factor, self.inverse = factor, factor.inverse() if inverse is None else inverse
-        self.matrix = matrix
-        self.n_local, self.scale = n * q, np.broadcast_to(scale, n)
+        self.matrix, self.inverse = matrix, factor.inverse() if inverse is None else inverse
+        self.n_local = n * q
         self.given = list(given)
         own = np.full((n, 4), -1)
         own[:, list(layout.free)] = np.arange(n * q).reshape(n, q)
@@ -60,10 +118,11 @@ class LineCovariance:
             own[:, list(layout.free)] = np.where(held, -1, own[:, list(layout.free)])
         unit = np.ones((n, 4))
         unit[:, CENTER] = layout.start.width
-        self.parts = [(own, unit)]
+        parts = [(own, unit)]
         if shared is not None:
             place = np.where(shared >= 0, shared + self.n_local, -1)
-            self.parts.append((place, np.ones((n, 4)) if shared_unit is None else shared_unit))
+            parts.append((place, np.ones((n, 4)) if shared_unit is None else shared_unit))
+        super().__init__(factor, parts, np.broadcast_to(scale, n))
 
     def blocks(self):
         """The covariance of every line's own parameters, shape (n_lines, 4, 4); zero for those that are not free."""
@@ -128,34 +187,6 @@ class LineCovariance:
         out = np.full(n, -1)
         out[blended] = np.unique(label[blended], return_inverse=True)[1]
         return out
-
-    def between(self, gradient, index):
-        """
-        The covariance of one quantity of each of some lines, exact however far apart they are.
-
-        Parameters
-        ----------
-        gradient : ndarray, shape (n_lines, 4)
-            Derivatives of every line's quantity.
-        index : ndarray of int, shape (k,)
-
-        Returns
-        -------
-        ndarray, shape (k, k)
-        """
-        size = self.n_local + len(self.inverse.corner)
-        terms = [(place[index], unit[index] * gradient[index]) for place, unit in self.parts]
-        out = np.zeros((len(index), len(index)))
-        for start in range(0, len(index), CHUNK):
-            part = slice(start, start + CHUNK)
-            rhs = np.zeros((size, len(index[part])))
-            for place, weight in terms:
-                line, parameter = np.nonzero(place[part] >= 0)
-                np.add.at(rhs, (place[part][line, parameter], line), weight[part][line, parameter])
-            solved = self.factor.solve(rhs)
-            for place, weight in terms:
-                out[:, part] += np.einsum("ja,jak->jk", np.where(place >= 0, weight, 0.0), solved[place])
-        return out * self.scale[index] * self.scale[index][:, None]
 
     def sums(self, gradient, label):
         """Variances of the sums of a quantity over the lines of every label (-1: none), shape (max(label) + 1,)."""

@@ -9,6 +9,7 @@ from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from specutils import SpectralAxis, Spectrum
 
+from specutils_blase.covariance import TableCovariance
 from specutils_blase.fitting import SpectrumFit
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.template import LineTemplate
@@ -184,6 +185,11 @@ def _assert_headers(a, b, where):
     assert [tuple(card) for card in a.cards] == [tuple(card) for card in b.cards], where
 
 
+def _assert_covariances(a, b, where):
+    first, second = a.arrays(), b.arrays()
+    assert_same({**first, "n_common": int(first["n_common"])}, {**second, "n_common": int(second["n_common"])}, where)
+
+
 def _assert_fields(a, b, where):
     for field in fields(a):
         assert_same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
@@ -196,6 +202,7 @@ _PARTS = {
     VoigtForest1D: _assert_forests,
     Spectrum: _assert_spectra,
     Header: _assert_headers,
+    TableCovariance: _assert_covariances,
     LineTemplate: _assert_fields,
     SpectrumFit: _assert_fields,
 }

@@ -12,7 +12,7 @@ from astropy.table import QTable
 from astropy.time import Time
 from specutils import Spectrum
 
-from specutils_blase import __version__
+from specutils_blase import BlaseWarning, __version__
 from specutils_blase.fitting import SpectrumFit
 from specutils_blase.io.files import BLOCK_INDEX, read_asdf, write_asdf
 from specutils_blase.template import LineTemplate
@@ -91,6 +91,8 @@ def test_content_that_breaks_the_schema_is_not_written(tmp_path):
     template = make_template()
     template.meta["frame"] = "moon"
     with pytest.raises(ValueError, match=r"t\.asdf was not written: meta\.values\.frame breaks.*moon"):
+        write_asdf(tmp_path / "t.asdf", template)
+    with pytest.raises(ValueError, match="frame.*moon"):
         template.write(tmp_path / "t.asdf")
     assert not os.listdir(tmp_path)
 
@@ -254,9 +256,8 @@ def test_object_gets_a_key_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("tags/line_template-1.0.0", "tags/line_template-1.1.0", "line_template version 1.1.0 .* up to 1.0.0"),
         ("tags/line_template-1.0.0", "tags/line_template-2.0.0", "line_template version 2.0.0 .* up to 1.0.0"),
-        ("tags/voigt_forest_1d-1.0.0", "tags/voigt_forest_1d-1.0.1", "voigt_forest_1d version 1.0.1 .* up to 1.0.0"),
+        ("tags/voigt_forest_1d-1.0.0", "tags/voigt_forest_1d-3.0.1", "voigt_forest_1d version 3.0.1 .* up to 1.0.0"),
         ("tags/voigt_forest_1d-1.0.0", "tags/voigt_forest_2d-1.0.0", "forest_2d version 1.0.0 .* no version of it"),
     ],
 )
@@ -264,6 +265,24 @@ def test_newer_file_names_both_versions(old, new, message, damaged):
     with pytest.raises(ValueError, match=message) as caught:
         LineTemplate.read(damaged(old, new))
     caught.match(f"newer specutils_blase.*this one \\({__version__}\\).*update specutils_blase")
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "1.0.1", "1.12.0"])
+@pytest.mark.parametrize("name", ["line_template", "voigt_forest_1d"])
+def test_newer_minor_version_is_read_with_a_warning(name, version, damaged, template):
+    path = damaged(f"tags/{name}-1.0.0>", f"tags/{name}-{version}>")
+    with pytest.warns(BlaseWarning, match=f"{name} version {version} .* reads up to 1.0.0 and ignores") as caught:
+        back = LineTemplate.read(path)
+    assert caught[0].filename == __file__
+    assert_same(template, back)
+
+
+def test_what_a_newer_minor_version_added_is_ignored(damaged, template):
+    path = damaged("line_template-1.0.0>\n", "line_template-1.1.0>\n  later: {deep: [1, 2]}\n")
+    with pytest.warns(BlaseWarning, match="ignores what has been added since"):
+        assert_same(template, LineTemplate.read(path))
+    with pytest.raises(ValueError, match="breaks the schema"):
+        LineTemplate.read(damaged("line_template-1.0.0>\n", "line_template-1.0.0>\n  later: {deep: [1, 2]}\n"))
 
 
 def test_file_of_newer_asdf(damaged):

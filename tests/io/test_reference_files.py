@@ -5,6 +5,7 @@ Files written by released versions are read for ever.
 the functions below. They are never written again; a new version of a tag adds a file and a function.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import asdf
@@ -16,6 +17,7 @@ from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from specutils import SpectralAxis, Spectrum
 
+from specutils_blase.covariance import TableCovariance
 from specutils_blase.fitting import SpectrumFit
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.modeling import VoigtForest1D
@@ -61,6 +63,22 @@ def line_template_1_0_0():
     return LineTemplate(voigt_forest_1d_1_0_0(), lines, fit_info, meta)
 
 
+def covariance_1_0_0():
+    """Two lines that share a number, of five: a Cholesky factor in three tiles and a corner."""
+    tiles = np.zeros((3, 4, 4))
+    tiles[0], tiles[1], tiles[2] = np.triu(np.arange(1.0, 17.0).reshape(4, 4)), 0.25, np.diag([2.0, 1.0, 1.0, 1.0])
+    tiles[1, :, 1:] = 0.0  # the matrix ends within the second tile
+    place = np.array([[[0, -1, -1, 1], [2, 3, -1, -1], [4, -1, -1, -1]], [[5, -1, -1, -1], [5, -1, -1, -1], [-1] * 4]])
+    lines = {"center": [5001.0, 5004.25, 5006.125], "strength": [0.1, -0.03, 1 / 3], "sigma": [0.04, 0.08, 0.02],
+             "gamma": [0.025, 0.01, 0.0]}  # fmt: skip
+    return TableCovariance.from_arrays(
+        tiles=tiles, start=np.array([0, 2, 3]), border=np.array([[0.5], [0.0], [0.25], [0.0], [1 / 3]]),
+        corner=np.array([[2.0]]), n_common=-1, place=place, unit=np.where(place < 0, 1.0, 0.5),
+        scale=np.array([1.0, 2.0, 1 / 3]), product=np.array([True, True, True]), rows=np.arange(3),
+        **{name: np.array(values) for name, values in lines.items()},
+    )  # fmt: skip
+
+
 def spectrum_fit_1_0_0():
     header = Header([("OBJECT", "WASP-69"), ("EXPTIME", 1 / 3, "seconds")])
     axis = SpectralAxis(np.array([5000.0, 5001.0, 5002.5, 5004.0]) * u.AA, bin_specification="edges")
@@ -90,7 +108,12 @@ def spectrum_fit_1_0_0():
     )
 
 
+def covariance_in_template_1_0_0():
+    return replace(line_template_1_0_0(), line_covariance=covariance_1_0_0())
+
+
 REFERENCES = {
+    "covariance-1.0.0": covariance_in_template_1_0_0,
     "voigt_forest_1d-1.0.0": voigt_forest_1d_1_0_0,
     "line_template-1.0.0": line_template_1_0_0,
     "spectrum_fit-1.0.0": spectrum_fit_1_0_0,
@@ -108,7 +131,7 @@ def test_reference_file_is_read(name, strict_asdf):
         assert_same(REFERENCES[name](), file["reference"])
 
 
-@pytest.mark.parametrize("name", ["line_template-1.0.0", "spectrum_fit-1.0.0"])
+@pytest.mark.parametrize("name", ["covariance-1.0.0", "line_template-1.0.0", "spectrum_fit-1.0.0"])
 def test_reference_file_is_read_by_the_package(name):
     assert_same(REFERENCES[name](), read_asdf(DATA / f"{name}.asdf"))
 

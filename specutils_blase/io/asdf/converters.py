@@ -96,6 +96,7 @@ class LineTemplateConverter(Converter):
             "lines": table_node(obj.lines, ctx),
             "fit_info": meta_node(obj.fit_info),
             "meta": meta_node(obj.meta),
+            **_covariance_node(obj.line_covariance, ctx),
         }
 
     def from_yaml_tree(self, node, tag, ctx):
@@ -106,6 +107,7 @@ class LineTemplateConverter(Converter):
             lines=table_from_node(node["lines"]),
             fit_info=meta_from_node(node["fit_info"]),
             meta=meta_from_node(node["meta"]),
+            line_covariance=_covariance(node),
         )
 
 
@@ -126,7 +128,7 @@ class SpectrumFitConverter(Converter):
         node.update({name: spectra_node(getattr(obj, name), ctx) for name in self.spectra})
         parts = {name: part for name, part in obj.components.items() if part is not None}
         node["components"] = {name: spectra_node(part, ctx) for name, part in parts.items()}
-        return node
+        return node | _covariance_node(obj.line_covariance, ctx)
 
     def from_yaml_tree(self, node, tag, ctx):
         from specutils_blase.fitting import SpectrumFit
@@ -137,9 +139,26 @@ class SpectrumFitConverter(Converter):
             telluric=list(telluric) if isinstance(telluric, list) else telluric,
             components={name: spectra_from_node(part) for name, part in node["components"].items()},
             fit_info=meta_from_node(node["fit_info"]),
+            line_covariance=_covariance(node),
             **{name: spectra_from_node(node[name]) for name in self.spectra},
             **{name: table_from_node(node[name]) for name in self.tables},
         )
+
+
+def _covariance_node(covariance, ctx):
+    if covariance is None:
+        return {}
+    arrays = covariance.arrays()
+    number = arrays.pop("n_common")
+    return {"covariance": {"n_common": int(number), **{name: array_node(a, ctx) for name, a in arrays.items()}}}
+
+
+def _covariance(node):
+    from specutils_blase.covariance import TableCovariance
+
+    if "covariance" not in node:
+        return None
+    return TableCovariance.from_arrays(**{name: own_array(value) for name, value in node["covariance"].items()})
 
 
 def _parameter_node(parameter, ctx):

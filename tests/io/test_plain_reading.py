@@ -1,0 +1,86 @@
+"""Templates are read without this package, by the script in the documentation."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import asdf
+import numpy as np
+import pytest
+from astropy import units as u
+
+from .samples import make_template
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "files.rst"
+# An environment with asdf, numpy and scipy alone: asdf finds the entry points of the others and cannot load them.
+ALONE = """
+import importlib.abc
+import sys
+import warnings
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"specutils_blase", "astropy", "asdf_astropy", "specutils", "torch", "gwcs"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+warnings.filterwarnings("ignore", message=".* plugin from package .* failed to load")
+"""
+# The same where astropy and its converters are there.
+WITH_ASTROPY = ALONE.replace('"astropy", "asdf_astropy", ', "")
+
+
+def script():
+    """The block of the page that opens a template."""
+    blocks = PAGE.read_text(encoding="utf-8").split(".. code-block:: python\n\n")[1:]
+    (block,) = (block for block in blocks if block.lstrip().startswith("import asdf\n"))
+    lines = []
+    for line in block.splitlines():
+        if line and not line.startswith("    "):
+            break
+        lines.append(line)
+    return textwrap.dedent("\n".join(lines))
+
+
+def test_script_is_short():
+    assert sum(bool(line.strip()) for line in script().splitlines()) <= 24
+    assert "specutils" not in script() and "astropy" not in script()
+
+
+PRECISE = {"tolerance": 1e-14}
+PLAIN = {"continuum": 2.0 * u.Jy, "continuum_domain": None, "teff": None}
+TEMPLATES = {
+    "opacity": make_template(200, **PRECISE),
+    "product": make_template(200, form="product", **PRECISE),
+    "no blackbody": make_template(20, teff=None, **PRECISE),
+    "constant continuum": make_template(20, **PRECISE, **PLAIN),
+    "one line": make_template(1, **PRECISE),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "world"), [*((name, ALONE) for name in TEMPLATES), ("opacity", WITH_ASTROPY)],
+    ids=[*TEMPLATES, "with astropy"],
+)  # fmt: skip
+def test_script_gives_the_flux(name, world, tmp_path):
+    template = TEMPLATES[name]
+    template.write(tmp_path / "template.asdf")
+    code = world + script() + '\nassert "specutils_blase" not in sys.modules\nnp.savez("out.npz", wave, flux)\n'
+    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "out.npz") as out:
+        wave, flux = out["arr_0"], out["arr_1"]
+    expected = template.model(wave * u.AA).value
+    assert np.ptp(expected) > 0.05 * expected.max()
+    np.testing.assert_allclose(flux, expected, rtol=0, atol=1e-9 * expected.max())
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "bzp2"])
+def test_any_compression_of_the_standard_is_read(compression, tmp_path):
+    template = make_template(30)
+    path = tmp_path / "t.asdf"
+    asdf.AsdfFile({"template": template}).write_to(path, all_array_compression=compression)
+    back = type(template).read(path)
+    assert np.array_equal(back.model.x_0.value, template.model.x_0.value)
