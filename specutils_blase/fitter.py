@@ -56,7 +56,7 @@ class SparseLineFitter(Fitter):
         self.fit_info = {}
 
     @fitter_unit_support
-    def __call__(self, model, x, y, z=None, weights=None, *, maxiter=100, acc=1e-5, inplace=False):
+    def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5, inplace=False):
         """
         Fit a `VoigtForest1D` to data.
 
@@ -69,6 +69,8 @@ class SparseLineFitter(Fitter):
             Not used: the model has one input.
         weights : array-like, shape (n_pix,), optional
             1/sigma; pixels with weight 0 are ignored.  Without weights the errors are scaled by the residual.
+        free_lines : array-like of bool, shape (n_lines,), optional
+            Lines that are fitted, in the order of the model; the others stay as they are, with ``std`` zero.
         maxiter : int
             Of one round; where the prior has to become wider another one follows, four at most.
         acc : float
@@ -86,7 +88,8 @@ class SparseLineFitter(Fitter):
 
         _check(model, z)
         model = model if inplace else model.copy()
-        problem, order, unit = _problem(model, *_data(x, y, weights), weights is not None)
+        lines = _free_lines(free_lines, model.n_lines)
+        problem, order, unit = _problem(model, lines, *_data(x, y, weights), weights is not None)
         started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
                                   rtol=acc, atol=_floor(problem, weights))  # fmt: skip
         solution = started.solution
@@ -121,6 +124,16 @@ def _check(model, z):
         raise UnsupportedConstraintError(f"SparseLineFitter cannot tie parameters, got tied {tied}; remove the ties")
 
 
+def _free_lines(free_lines, n_lines):
+    if free_lines is None:
+        return np.ones(n_lines, dtype=bool)
+    free = np.asarray(free_lines)
+    if free.dtype != bool or free.shape != (n_lines,):
+        raise ValueError(f"free_lines must be an array of {n_lines} bool, one for each line of the model, got "
+                         f"{free.dtype} of shape {free.shape}; write e.g. model.strength.value > 0.01")  # fmt: skip
+    return free
+
+
 def _data(x, y, weights):
     """Sorted coordinates, data and weights as float64; pixels that are not finite get weight 0."""
     x, y = (np.ravel(np.asarray(a, dtype=float)) for a in (x, y))
@@ -135,22 +148,25 @@ def _data(x, y, weights):
     return x[order], y[order], weights[order]
 
 
-def _problem(model, x, y, weights, has_weights):
-    """The least-squares problem of a model without units, the order that sorts its lines, and the noise's variance."""
-    from specutils_blase.functional.constants import FWHM_PER_SIGMA
+def _problem(model, free_lines, x, y, weights, has_weights):
+    """The least-squares problem of a model without units, which of its lines that has, and the noise's variance."""
+    from specutils_blase.forest_tables import forest_lines
     from specutils_blase.preparation import noise_level
-    from specutils_blase.solvers.lines import COUPLED, LineLayout, Lines, SampledLines
+    from specutils_blase.solvers.lines import COUPLED, LineLayout, SampledLines
 
-    center, strength, fwhm_G, fwhm_L = (np.array(getattr(model, n).value, dtype=float).ravel()
-                                        for n in ("x_0", "strength", "fwhm_G", "fwhm_L"))  # fmt: skip
-    if np.any(strength == 0) or np.any(fwhm_G <= 0) or np.any(fwhm_L <= 0):
+    every = forest_lines(model)
+    if np.any(every.strength == 0) or np.any(every.sigma <= 0) or np.any(every.gamma <= 0):
         raise ValueError("strength must not be 0 and fwhm_G, fwhm_L must be positive at the start; the sign of a "
                          "strength is kept, small values may grow")  # fmt: skip
-    order = np.argsort(center, kind="stable")
-    lines = Lines(center[order], strength[order], fwhm_G[order] / FWHM_PER_SIGMA, fwhm_L[order] / 2.0)
-    free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows)
-    layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, FWHM_PER_SIGMA))
+    order = np.argsort(every.center, kind="stable")
+    order = order[free_lines[order]]
+    lines = every.take(order)
+    free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows) if len(lines) else ()
+    layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines))
     continuum = model.continuum_basis(x)
+    if not free_lines.all():
+        values = (getattr(model, name).value[~free_lines] for name in ("x_0", "strength", "fwhm_G", "fwhm_L"))
+        continuum = continuum * model.transmission(x, *values)[:, None]
     coefficients = np.ravel(model.continuum.value)
     fixed = bool(model.fixed["continuum"])
     problem = SampledLines(
@@ -162,11 +178,13 @@ def _problem(model, x, y, weights, has_weights):
     return problem, order, 1.0 if has_weights else noise_level(y) ** 2
 
 
-def _limits(model, lines, fwhm_per_sigma):
+def _limits(model, lines):
     """Bounds of the model as limits of the layout, (n_lines, 4) each."""
+    from specutils_blase.functional.constants import FWHM_PER_SIGMA
+
     lower, upper = np.full((len(lines), 4), -50.0), np.full((len(lines), 4), 20.0)
     lower[:, 3], upper[:, 3] = -np.inf, np.inf
-    for name, row, factor in (("strength", 0, 1.0), ("fwhm_G", 1, 1.0 / fwhm_per_sigma), ("fwhm_L", 2, 0.5)):
+    for name, row, factor in (("strength", 0, 1.0), ("fwhm_G", 1, 1.0 / FWHM_PER_SIGMA), ("fwhm_L", 2, 0.5)):
         low, high = model.bounds[name]
         if name == "strength" and (low is not None and low < 0 or high is not None and high <= 0):
             raise ValueError("bounds of strength must be positive: they limit its absolute value")
@@ -196,24 +214,48 @@ def _store(model, problem, started, order, unit, scale):
     from specutils_blase.solvers.starts import expected_error
 
     theta = started.solution.theta
-    _, coefficients, _ = problem.split(theta)
-    lines = problem.lines(theta)
+    lines, coefficients = problem.lines(theta), problem.split(theta)[1]
     matrix, factor, error = expected_error(problem, theta, started, unit)
-    covariance = LineCovariance(factor, problem.layout, matrix=matrix, inverse=error)
-    std = np.sqrt(scale * np.einsum("jaa->ja", covariance.blocks()))
+    options = {"layout": problem.layout, "matrix": matrix, "scale": np.sqrt(scale)}
+    covariance = LineCovariance(factor, inverse=error, **options).blocks()
+    std = np.sqrt(np.einsum("jaa->ja", covariance))
     std[~felt_lines(matrix, problem.layout)] = np.inf
-    back = np.argsort(order)
     values = {
         "strength": (lines.strength, np.abs(lines.strength) * std[:, 0]),
         "fwhm_G": (lines.sigma * FWHM_PER_SIGMA, lines.sigma * FWHM_PER_SIGMA * std[:, 1]),
         "fwhm_L": (2.0 * lines.gamma, 2.0 * lines.gamma * std[:, 2]),
         "x_0": (lines.center, std[:, 3]),
     }  # fmt: skip
-    for name, (value, error) in values.items():
+    for name, (fitted, its_error) in values.items():
         parameter = getattr(model, name)
         if not model.fixed[name]:
-            parameter.value = value[back]
-            parameter.std = error[back]
+            everywhere, errors = np.array(parameter.value, dtype=float).ravel(), np.zeros(model.n_lines)
+            everywhere[order], errors[order] = fitted, its_error
+            parameter.value, parameter.std = everywhere, errors
     if coefficients.size:
         model.continuum.value = coefficients[:, None]
-        model.continuum.std = np.sqrt(scale * np.diag(covariance.inverse.corner))[:, None]
+        model.continuum.std = np.sqrt(scale * np.diag(error.corner))[:, None]
+    model.line_errors = _line_errors(model, problem, theta, order, covariance, LineCovariance(factor, **options))
+
+
+def _line_errors(model, problem, theta, order, covariance, posterior):
+    """What the fit knows of the lines besides; blends are those of the posterior, the prior included."""
+    from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
+    from specutils_blase.forest_tables import LineErrors
+    from specutils_blase.lines import blended_widths, has_data
+    from specutils_blase.solvers.lines import STRENGTH
+
+    n, lines, local = model.n_lines, problem.lines(theta), problem.split(theta)[0]
+    every = LineErrors(np.zeros((n, 4, 4)), np.zeros(n, dtype=int), np.full(n, -1), np.zeros(n), np.zeros(n))
+    flags = OUTSIDE_WINDOW * ~has_data(problem.wave, lines)
+    if problem.shape[0]:
+        blends = blended_widths(lines, posterior, model.form)
+        every.blend[order], every.blend_width[order], every.blend_error[order] = blends
+        flags = flags + BLENDED * (blends[0] >= 0) + AT_BOUND * problem.layout.at_bound(local)
+        if STRENGTH in problem.layout.free:
+            held = problem.penalty.curvature(local)[:, problem.layout.free.index(STRENGTH)]
+            variance = posterior.blocks()[:, STRENGTH, STRENGTH] / posterior.scale**2
+            flags = flags + PRIOR_DOMINATED * (held * variance > 0.5)
+        every.covariance[order] = covariance
+    every.flags[order] = flags
+    return every

@@ -14,7 +14,7 @@ from specutils_blase.lines import DEEPEST, GAUSSIAN_SHARE, LORENTZIAN_SHARE, pic
 from specutils_blase.solvers.lines import CENTER, GAMMA, SIGMA, STRENGTH, Lines, peak_profile
 from specutils_blase.solvers.ties import Ties
 
-__all__ = ["GivenLines", "free_rows", "given_lines", "line_centers"]
+__all__ = ["GivenLines", "column_lengths", "free_rows", "given_lines", "line_centers"]
 
 # Line parameters by the names that users give them.
 ROWS = {"strength": (STRENGTH,), "fwhm": (SIGMA, GAMMA), "x_0": (CENTER,)}
@@ -116,7 +116,7 @@ def given_lines(table, free, tied, wave, flat):
     center = line_centers(table)
     # a line just outside is felt inside
     width = _typical_width(wave, flat)
-    own = [_lengths(table, name, np.arange(len(table))) for name in COLUMNS[1:]]
+    own = [column_lengths(table, name, np.arange(len(table))) for name in COLUMNS[1:]]
     _check_widths(center, own)
     reach = MARGIN * np.where(np.isnan(own).any(axis=0), width, np.nansum(own, axis=0))
     inside = (center >= wave[0] - reach) & (center <= wave[-1] + reach)
@@ -165,7 +165,7 @@ def _quantity(table, name):
     return values * column.unit
 
 
-def _lengths(table, name, row):
+def column_lengths(table, name, row):
     """Values [Angstrom] of a column in these rows, NaN where not known."""
     if name not in table.colnames:
         return np.full(len(row), np.nan)
@@ -205,7 +205,7 @@ def _members(table, rows, tied, row):
                                      repr(column), "a column of equal values ties all lines"))  # fmt: skip
         if not set(ROWS[name]) <= set(rows):
             raise ValueError(explain("tied", "hold names that free holds", repr(name), "add it to free"))
-        if name == "strength" and np.isnan(_lengths(table, "strength", row)).any():
+        if name == "strength" and np.isnan(column_lengths(table, "strength", row)).any():
             raise ValueError(explain("tied", "tie strengths that are given", 'lines without "strength"',
                                      "add the column, see specutils_blase.io.relative_strength"))  # fmt: skip
         labels, group = np.unique(np.asarray(table[column])[row], return_inverse=True)
@@ -220,7 +220,7 @@ _NAMES = {STRENGTH: "strength", SIGMA: "fwhm_gauss", GAMMA: "fwhm_lorentz", CENT
 
 def _start(table, row, center, seen, width, group, n_ties):
     """The lines as they start: what the table says, else what the spectrum shows; and the start of the ties."""
-    strength, gauss, lorentz = (_lengths(table, name, row) for name in COLUMNS)
+    strength, gauss, lorentz = (column_lengths(table, name, row) for name in COLUMNS)
     width = width * center / np.median(center)
     sigma = np.where(np.isnan(gauss), GAUSSIAN_SHARE * width, gauss) / FWHM_PER_SIGMA
     gamma = np.where(np.isnan(lorentz), LORENTZIAN_SHARE * width, lorentz) / 2.0

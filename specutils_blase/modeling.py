@@ -6,6 +6,7 @@ A leaf module that imports astropy and numpy only; the numerical work is importe
 import numpy as np
 from astropy import units as u
 from astropy.modeling.core import Fittable1DModel
+from astropy.modeling.functional_models import Voigt1D
 from astropy.modeling.parameters import Parameter
 from astropy.units import Quantity
 
@@ -49,6 +50,11 @@ class VoigtForest1D(Fittable1DModel):
     form : {"opacity", "product"}
     tolerance : float
         Every line is evaluated as far as its optical depth exceeds this.
+
+    Attributes
+    ----------
+    line_errors : LineErrors or None
+        What a fit by `SparseLineFitter` knows of every line besides the ``std`` of its parameters; not in files.
 
     Examples
     --------
@@ -98,6 +104,7 @@ class VoigtForest1D(Fittable1DModel):
         self.tolerance = float(tolerance)
         self.continuum_domain = continuum_domain
         self.teff = None if teff is None else float(u.Quantity(teff, u.K).value)
+        self.line_errors = None
         super().__init__(
             _row(x_0), _row(strength), _row(fwhm_G), _row(fwhm_L), continuum, **kwargs
         )
@@ -106,6 +113,129 @@ class VoigtForest1D(Fittable1DModel):
     def n_lines(self):
         """Number of lines."""
         return np.size(self.x_0.value)
+
+    @classmethod
+    def from_line_list(cls, lines, **options):
+        """
+        The model of a table of lines.
+
+        Parameters
+        ----------
+        lines : Table
+            With ``line_center`` (vacuum), ``strength``, ``fwhm_gauss`` and ``fwhm_lorentz``, as those of the package
+            have them; ``<name>_err`` become the ``std`` of the parameters. `clone_spectrum` takes lists that lack
+            strengths and widths, as native ones do.
+        **options
+            Of the class. ``form`` is by default that of the table.
+
+        Returns
+        -------
+        VoigtForest1D
+        """
+        from specutils_blase.forest_tables import forest_columns
+
+        values, errors, form = forest_columns(lines)
+        model = cls(**values, **{"form": form, **options})
+        for name, error in errors.items():
+            getattr(model, name).std = error
+        return model
+
+    def to_line_list(self, spectral_axis=None):
+        """
+        The lines as a table, with equivalent widths and all errors that are known.
+
+        Parameters
+        ----------
+        spectral_axis : Quantity, shape (n_pix,), optional
+            Of the spectrum to which ``line_center_index`` refers, in vacuum; -1 without.
+
+        Returns
+        -------
+        QTable
+            By increasing ``line_center``. After a fit by `SparseLineFitter` blends and flags are those of the fit; of
+            a model that has no more than ``std``, the errors of its parameters are taken to be independent, and
+            without these errors are NaN.
+        """
+        from specutils_blase.forest_tables import forest_table
+
+        return forest_table(self, spectral_axis)
+
+    def select(self, region):
+        """
+        The lines in a part of the spectrum, as a model of their own.
+
+        Parameters
+        ----------
+        region : SpectralRegion, (lower, upper) Quantities, or Quantity of shape (2,)
+            Both bounds belong to it.
+
+        Returns
+        -------
+        VoigtForest1D
+            With the same continuum, and the errors of its lines; wings of others are no longer in it.
+        """
+        from specutils_blase.errors import explain
+        from specutils_blase.regions import region_mask
+
+        unit = self.x_0.unit or u.AA
+        order = np.argsort(self.x_0.value, kind="stable")
+        inside = np.zeros(self.n_lines, dtype=bool)
+        inside[order] = region_mask(self.x_0.value[order] * unit, region, closed=True)
+        if not inside.any():
+            raise ValueError(explain("region", "contain lines", "none", f"the model has {self.n_lines} from "
+                                     f"{self.x_0.value.min():.8g} to {self.x_0.value.max():.8g} {unit}"))  # fmt: skip
+        values = {name: getattr(self, name) for name in ("x_0", "strength", "fwhm_G", "fwhm_L", "continuum")}
+        values = {name: p.value if p.unit is None else p.quantity for name, p in values.items()}
+        values = {name: value if name == "continuum" else value[inside] for name, value in values.items()}
+        model = type(self)(**values, continuum_domain=self.continuum_domain, teff=self.teff, form=self.form,
+                           tolerance=self.tolerance, name=self.name, meta=dict(self.meta))  # fmt: skip
+        for name in values:
+            old, new = getattr(self, name), getattr(model, name)
+            new.fixed, new.bounds = old.fixed, old.bounds
+            if old.std is not None:
+                new.std = old.std if name == "continuum" else np.asarray(old.std)[inside]
+        model.line_errors = None if self.line_errors is None else self.line_errors.take(inside)
+        return model
+
+    @classmethod
+    def from_voigt1d(cls, models, **options):
+        """
+        One model of a list of `~astropy.modeling.functional_models.Voigt1D`.
+
+        Parameters
+        ----------
+        models : iterable of Voigt1D
+            Each the optical depth of a line, positive for absorption; or, for weak lines, what it takes from a
+            continuum of one.
+        **options
+            Of the class.
+
+        Returns
+        -------
+        VoigtForest1D
+        """
+        models = list(models)
+        names = ("x_0", "amplitude_L", "fwhm_L", "fwhm_G")
+        x_0, amplitude, fwhm_L, fwhm_G = (_joined([getattr(model, name) for model in models]) for name in names)
+        amplitude = amplitude if not isinstance(amplitude, Quantity) else amplitude.to_value(u.one)
+        return cls(x_0, amplitude * fwhm_L * (np.pi / 2), fwhm_G, fwhm_L, **options)
+
+    def to_voigt1d(self):
+        """
+        The lines as a list of `~astropy.modeling.functional_models.Voigt1D`, the optical depth of each.
+
+        Meant for small sets: astropy evaluates and fits a sum of n models in a time that grows as a power of n.
+
+        Returns
+        -------
+        list of Voigt1D
+            By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
+        """
+        parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
+        x_0, strength, fwhm_L, fwhm_G = (p.value if p.unit is None else p.quantity for p in parameters)
+        amplitude = 2.0 * strength / (np.pi * fwhm_L)
+        amplitude = amplitude.to_value(u.one) if isinstance(amplitude, Quantity) else amplitude
+        return [Voigt1D(*row) for row in zip(x_0, amplitude, fwhm_L, fwhm_G, strict=True)]
 
     @property
     def input_units(self):
@@ -185,6 +315,13 @@ class VoigtForest1D(Fittable1DModel):
         if isinstance(domain, Quantity):
             return domain.to_value(unit) if unit is not None else domain.value
         return domain
+
+
+def _joined(parameters):
+    """Scalar parameters of several models as one array or Quantity."""
+    if not any(parameter.unit for parameter in parameters):
+        return np.array([float(parameter.value) for parameter in parameters])
+    return u.Quantity([parameter.quantity for parameter in parameters])
 
 
 def _row(values):

@@ -51,8 +51,8 @@ CHECKPOINTS = "solvers.checkpoint"
 # Loaded by astropy at the end of every import of its fitters, through an entry point.
 LEAVES = {"modeling", "fitter"}
 LEAF_IMPORTS = {"astropy", "numpy"}
-ADAPTERS_USERS = {"lines", "line_input", "matching", "template", "cloning", "fitting", "priors", "orders", "quality",
-                  "plotting", "cli", "io", *LEAVES}  # fmt: skip
+ADAPTERS_USERS = {"lines", "line_input", "forest_tables", "matching", "template", "cloning", "fitting", "priors",
+                  "orders", "quality", "plotting", "cli", "io", *LEAVES}  # fmt: skip
 LAZY_IMPORTERS = {"plotting", "cli"} | LEAVES  # besides __init__.py files and io.asdf
 
 MAX_MODULE_LINES = 500

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from importlib.metadata import entry_points
 
@@ -287,8 +286,8 @@ def test_arrays_are_compressed_and_the_extension_is_named(tmp_path):
     assert named[f"{BASE_URI}/extensions/specutils_blase-1.0.0"]["name"] == "specutils-blase"
 
 
-def test_size_and_time_of_a_large_template(tmp_path):
-    """With the columns of a clone: 1.1 MB, 0.15 s, 0.1 s; the limits of time leave room for busy machines."""
+def test_size_of_a_large_template(tmp_path):
+    """With the columns of a clone: 1.1 MB."""
     rng = np.random.default_rng(3)
     lines = Lines(np.sort(rng.uniform(8000, 12_000, 15_000)), *rng.lognormal(-3, 0.5, (3, 15_000)))
     blends = rng.integers(0, 4000, 15_000), *rng.uniform(0, 1, (2, 15_000))
@@ -299,16 +298,9 @@ def test_size_and_time_of_a_large_template(tmp_path):
         setattr(template.model, name, table[column])
         getattr(template.model, name).std = table[f"{column}_err"].to_value(u.AA)
     template = replace(template, lines=table)
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        template.write(tmp_path / "t.asdf", overwrite=True)
-        middle = time.perf_counter()
-        back = LineTemplate.read(tmp_path / "t.asdf")
-        seconds.append((middle - begin, time.perf_counter() - middle))
-    assert_same(template, back)
+    template.write(tmp_path / "t.asdf")
+    assert_same(template, LineTemplate.read(tmp_path / "t.asdf"))
     assert (tmp_path / "t.asdf").stat().st_size < 1.5e6
-    assert (np.min(seconds, axis=0) < 0.5).all()
 
 
 # ------------------------------------------------------------------------------------------------- the extension itself
