@@ -22,6 +22,7 @@ _HOME = {
     "AirglowFit": "airglow",
     "VoigtForest1D": "modeling",
     "SparseLineFitter": "modeling",
+    "ExactOverlapResampler": "resampler",
     "GaussianPrior": "priors",
     "L1Prior": "priors",
     "ResolvingPower": "instrument",

@@ -14,7 +14,7 @@ from ..functional.compiled import chunked, kernels
 from ..functional.resampling import REACH
 
 __all__ = ["Response", "build_response", "banded_response", "hermite_slopes", "hermite_terms", "joined",
-           "measured_response", "with_hermite"]  # fmt: skip
+           "measured_response", "pixel_means", "with_hermite"]  # fmt: skip
 
 # The error function from a table: nodes per unit, terms, and where it is 1 to rounding.
 ERF_NODES, ERF_TERMS, ERF_END = kernels.ERF_NODES, kernels.ERF_TERMS, kernels.ERF_END
@@ -255,3 +255,10 @@ def _overlap(grid, edges):
     rows, cols, values = (t.numpy() for t in pixel_overlap(torch.from_numpy(grid), torch.from_numpy(clipped[inside])))
     shape = (len(edges), len(grid))
     return coo_array((values, (np.flatnonzero(inside)[rows], cols)), shape=shape)
+
+
+def pixel_means(points, edges, inside):
+    """`functional.pixel_overlap` of samples (n,) and pixels (n_pix, 2), those `inside`, as a csr_array (n_pix, n)."""
+    arrays = pixel_overlap(torch.from_numpy(points.astype(float)), torch.from_numpy(edges[inside]))
+    rows, cols, values = (a.numpy() for a in arrays)
+    return csr_array((values, (np.flatnonzero(inside)[rows], cols)), shape=(len(edges), len(points)))
