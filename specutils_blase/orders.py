@@ -207,7 +207,7 @@ def _members(observed, name):
                                      f"take a part, e.g. {name}[0]"))  # fmt: skip
         if observed.spectral_axis_index != 1:  # nothing else tells the two axes of a square one apart
             raise ValueError(explain(name, "have the spectral axis last", "it first",
-                                     f"give {name}.with_spectral_axis_last()"))  # fmt: skip
+                                     "transpose flux, uncertainty and mask"))  # fmt: skip
         everything = np.ones(observed.flux.shape[1], dtype=bool)
         # the axis itself, because slices of it lose the bin edges it was given
         rows = [_row(observed, k, observed.spectral_axis, slice(None)) for k in range(len(observed.flux))]
