@@ -205,6 +205,9 @@ def _members(observed, name):
         if observed.flux.ndim != 2:
             raise ValueError(explain(name, "have one or two dimensions", f"flux of shape {observed.flux.shape}",
                                      f"take a part, e.g. {name}[0]"))  # fmt: skip
+        if observed.spectral_axis_index != 1:  # nothing else tells the two axes of a square one apart
+            raise ValueError(explain(name, "have the spectral axis last", "it first",
+                                     "transpose flux, uncertainty and mask"))  # fmt: skip
         everything = np.ones(observed.flux.shape[1], dtype=bool)
         # the axis itself, because slices of it lose the bin edges it was given
         rows = [_row(observed, k, observed.spectral_axis, slice(None)) for k in range(len(observed.flux))]

@@ -440,6 +440,14 @@ def test_import_cycle_is_seen():
     assert find_cycle(import_graph(modules)) == ["lines", "cloning", "fitting", "lines"]
 
 
+def test_picture_in_the_documentation_is_that_of_the_imports():
+    from tests.draw_layout import PICTURE, layers  # which imports this module
+
+    drawn = set(re.findall(r'<g id="(\w+)&gt;(\w+)"', PICTURE.read_text(encoding="utf-8")))
+    assert drawn == layers()[1], "draw it anew: python -m tests.draw_layout"
+    assert PICTURE.stat().st_size < 150_000
+
+
 # ------------------------------------------------------------------------------------------------------- at run time
 
 
