@@ -22,8 +22,8 @@ class SparseLineFitter(Fitter):
     Levenberg-Marquardt fit of all lines of a `VoigtForest1D` at once, in time proportional to their number.
 
     After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
-    ``dof``, ``n_iterations``, ``n_lines`` and ``start_scatter``.  Strengths and widths are fitted as logarithms: they
-    keep their sign.
+    ``dof`` (pixels less the parameters that the data, not the prior, determine), ``n_pixels``, ``n_iterations``,
+    ``n_lines`` and ``start_scatter``.  Strengths and widths are fitted as logarithms: they keep their sign.
 
     What the data do not know stays where it started, held by a Gaussian prior.  For a few lines it is so weak that
     this is least squares: standard deviations of 2 in ln strength, 1 in ln of the widths, half the sum of the widths
@@ -84,7 +84,7 @@ class SparseLineFitter(Fitter):
         """
         from specutils_blase.errors import BlaseWarning
         from specutils_blase.solvers.levenberg_marquardt import CONVERGED
-        from specutils_blase.solvers.starts import fit_from_starts
+        from specutils_blase.solvers.starts import expected_error, fit_from_starts
 
         _check(model, z)
         model = model if inplace else model.copy()
@@ -93,17 +93,18 @@ class SparseLineFitter(Fitter):
         started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
                                   rtol=acc, atol=_floor(problem, weights))  # fmt: skip
         solution = started.solution
-        n_free, residual = solution.theta.size, problem.evaluate(solution.theta)[3]
+        residual, n_pixels = problem.evaluate(solution.theta)[3], int(np.count_nonzero(problem.weight))
+        matrix, factor, error, n_parameters = expected_error(problem, solution.theta, started, unit)
         self.fit_info = {
             "status": solution.status, "message": solution.message, "chi2": float(residual @ residual),
-            "dof": int(np.count_nonzero(problem.weight)) - n_free, "n_iterations": solution.n_iterations,
+            "dof": float(n_pixels - n_parameters), "n_pixels": n_pixels, "n_iterations": solution.n_iterations,
             "n_lines": model.n_lines, "start_scatter": _scatter(problem, started),
         }  # fmt: skip
         if solution.status != CONVERGED:
             warnings.warn(f"SparseLineFitter did not converge: {solution.message}; raise maxiter or start closer",
                           BlaseWarning, stacklevel=2)  # fmt: skip
-        scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1)
-        _store(model, problem, started, order, unit, scale)
+        scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1.0)
+        _store(model, problem, solution.theta, order, scale, (matrix, factor, error))
         return model
 
 
@@ -207,15 +208,12 @@ def _scatter(problem, started):
     return {names[row]: float(started.scatter[k]) for k, row in enumerate(rows) if started.learned[k]}
 
 
-def _store(model, problem, started, order, unit, scale):
+def _store(model, problem, theta, order, scale, known):
     """Write values and standard deviations into the model, in its own order of lines."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
     from specutils_blase.solvers.covariance import LineCovariance, felt_lines
-    from specutils_blase.solvers.starts import expected_error
 
-    theta = started.solution.theta
-    lines, coefficients = problem.lines(theta), problem.split(theta)[1]
-    matrix, factor, error = expected_error(problem, theta, started, unit)
+    lines, coefficients, (matrix, factor, error) = problem.lines(theta), problem.split(theta)[1], known
     options = {"layout": problem.layout, "matrix": matrix, "scale": np.sqrt(scale)}
     covariance = LineCovariance(factor, inverse=error, **options).blocks()
     std = np.sqrt(np.einsum("jaa->ja", covariance))

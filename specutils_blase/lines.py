@@ -406,6 +406,8 @@ def line_table(lines, covariance, *, index, flags, blends=None, component="star"
     table["component"] = np.full(n, component, dtype="U16")
     for name, text in DESCRIPTIONS.items():
         table[name].info.description = text
+    for name in QUANTITIES:
+        table[f"{name}_err"].info.description = f"standard deviation of {name}; see errors in the table's meta"
     return table
 
 

@@ -177,23 +177,23 @@ class VoigtForest1D(Fittable1DModel):
         from specutils_blase.errors import explain
         from specutils_blase.regions import region_mask
 
-        unit = self.x_0.unit or u.AA
-        order = np.argsort(self.x_0.value, kind="stable")
+        unit, center = self.x_0.unit or u.AA, np.ravel(self.x_0.value)
+        order = np.argsort(center, kind="stable")
         inside = np.zeros(self.n_lines, dtype=bool)
-        inside[order] = region_mask(self.x_0.value[order] * unit, region, closed=True)
+        inside[order] = region_mask(center[order] * unit, region, closed=True)
         if not inside.any():
             raise ValueError(explain("region", "contain lines", "none", f"the model has {self.n_lines} from "
-                                     f"{self.x_0.value.min():.8g} to {self.x_0.value.max():.8g} {unit}"))  # fmt: skip
+                                     f"{center.min():.8g} to {center.max():.8g} {unit}"))  # fmt: skip
         values = {name: getattr(self, name) for name in ("x_0", "strength", "fwhm_G", "fwhm_L", "continuum")}
         values = {name: p.value if p.unit is None else p.quantity for name, p in values.items()}
-        values = {name: value if name == "continuum" else value[inside] for name, value in values.items()}
+        values = {name: value if name == "continuum" else np.ravel(value)[inside] for name, value in values.items()}
         model = type(self)(**values, continuum_domain=self.continuum_domain, teff=self.teff, form=self.form,
                            tolerance=self.tolerance, name=self.name, meta=dict(self.meta))  # fmt: skip
         for name in values:
             old, new = getattr(self, name), getattr(model, name)
             new.fixed, new.bounds = old.fixed, old.bounds
             if old.std is not None:
-                new.std = old.std if name == "continuum" else np.asarray(old.std)[inside]
+                new.std = old.std if name == "continuum" else np.ravel(old.std)[inside]
         model.line_errors = None if self.line_errors is None else self.line_errors.take(inside)
         return model
 
@@ -232,7 +232,7 @@ class VoigtForest1D(Fittable1DModel):
             By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
         """
         parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
-        x_0, strength, fwhm_L, fwhm_G = (p.value if p.unit is None else p.quantity for p in parameters)
+        x_0, strength, fwhm_L, fwhm_G = (np.ravel(p.value if p.unit is None else p.quantity) for p in parameters)
         amplitude = 2.0 * strength / (np.pi * fwhm_L)
         amplitude = amplitude.to_value(u.one) if isinstance(amplitude, Quantity) else amplitude
         return [Voigt1D(*row) for row in zip(x_0, amplitude, fwhm_L, fwhm_G, strict=True)]

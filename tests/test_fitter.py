@@ -133,7 +133,7 @@ class TestFitLines:
         keep = weights > 0
         theirs = SparseLineFitter()(start(None), WAVE[keep], y[keep], weights=weights[keep])
         np.testing.assert_array_equal(ours.fwhm_L.value, theirs.fwhm_L.value)
-        assert fitter.fit_info["dof"] == keep.sum() - 16
+        assert keep.sum() - 16 <= fitter.fit_info["dof"] < keep.sum() - 15  # the prior knows a little
 
     def test_window(self):
         # the last line lies outside, so nothing is learned about it
@@ -160,7 +160,8 @@ class TestFitLines:
         fitted = fit_lines(spectrum(noise=NOISE), start(), fitter=SparseLineFitter(), weights="unc", get_fit_info=True)
         info = fitted.meta["fit_info"]
         assert {"status", "message", "chi2", "dof", "n_iterations", "n_lines"} <= set(info)
-        assert info["status"] == "converged" and info["n_lines"] == 4 and info["dof"] == WAVE.size - 16
+        assert info["status"] == "converged" and info["n_lines"] == 4
+        assert info["dof"] == pytest.approx(WAVE.size - 16, abs=0.5) and info["n_pixels"] == WAVE.size
         residual = (spectrum(noise=NOISE).flux - fitted(WAVE * u.AA)).value / NOISE
         assert info["chi2"] == pytest.approx(np.sum(residual**2), rel=1e-2)
         assert 0.85 < info["chi2"] / info["dof"] < 1.15

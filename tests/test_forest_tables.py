@@ -204,6 +204,21 @@ class TestVoigt1D:
         assert len(mixed.to_voigt1d()) == 2
 
 
+def test_a_forest_of_one_line():
+    """astropy gives parameters of one value back as scalars."""
+    one = VoigtForest1D([5008.0] * u.AA, [0.06] * u.AA, [0.2] * u.AA, [0.1] * u.AA)
+    (voigt,) = one.to_voigt1d()
+    assert voigt.x_0.quantity == 5008 * u.AA
+    part = one.select((5007, 5009) * u.AA)
+    assert part.n_lines == 1 and part(5008 * u.AA) == one(5008 * u.AA)
+    fitted = fit_lines(observed(), forest(), fitter=SparseLineFitter(), weights="unc").select((5007, 5009) * u.AA)
+    table = fitted.to_line_list()
+    assert len(table) == 1 and table["equivalent_width_err"][0] > 0 * u.AA
+    assert VoigtForest1D.from_line_list(table).select((5007, 5009) * u.AA).n_lines == 1
+    again = SparseLineFitter()(fitted, WAVE * u.AA, observed().flux, free_lines=[True])
+    assert np.size(again.strength.std) == 1
+
+
 class TestSpecutils:
     def test_spectrum_from_model(self):
         spectrum = spectrum_from_model(forest(), observed())

@@ -161,12 +161,17 @@ def expected_error(problem, theta, started, unit=1.0):
         Its own.
     error : BorderedBanded
         In place of its inverse.
+    n_parameters : float
+        That the data, not the prior, determine.
     """
     _, matrix = problem.linearize(theta)
     factor = definite_factor(matrix, 0.0)
     precision = started.prior**-2.0
     relief = _relief(matrix, unit * precision * (1.0 - precision * started.scatter**2), problem.shape[0])
-    return matrix, factor, _combined(factor.inverse(), relief, lambda inverse, relief: inverse - relief)
+    inverse = factor.inverse()
+    held = unit * np.sum(precision * inverse.local_diagonal.reshape(problem.layout.shape)) if len(precision) else 0.0
+    error = _combined(inverse, relief, lambda inverse, relief: inverse - relief)
+    return matrix, factor, error, len(inverse.local_diagonal) + len(inverse.corner) - held
 
 
 def _relief(matrix, values, n_lines):

@@ -9,6 +9,7 @@ from specutils_blase import BlaseWarning, VoigtForest1D
 from specutils_blase.fitter import _problem
 from specutils_blase.simulation import scatter_lines, simulate_star, simulate_telluric
 from specutils_blase.solvers.levenberg_marquardt import levenberg_marquardt
+from specutils_blase.solvers.lines import QuadraticPenalty
 from specutils_blase.solvers.spread import learnable, learned
 from tests.test_orders import VELOCITY, fit_near, found, observe, template_of
 
@@ -30,7 +31,8 @@ def test_is_where_the_marginal_likelihood_is_largest(scatter):
     y = truth(x) + rng.normal(0.0, noise, x.size)
     for name in ("x_0", "fwhm_G", "fwhm_L", "continuum"):
         getattr(start, name).fixed = True
-    problem, _ = _problem(start, x, y, np.full(x.size, 1.0 / noise), True)
+    problem, *_ = _problem(start, np.ones(150, dtype=bool), x, y, np.full(x.size, 1.0 / noise), True)
+    problem.penalty = QuadraticPenalty(problem.layout.pack(), np.full(problem.layout.shape, 0.25))
     problem.held = np.zeros(problem.layout.shape, dtype=bool)
     theta, groups, believed = problem.start(), None, np.full(problem.layout.shape, np.inf)  # in nothing
     for _ in range(12):

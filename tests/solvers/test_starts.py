@@ -60,7 +60,8 @@ def test_errors_against_dense_matrices(crowd):
     problem = make_problem(off(truth, (0.2, 0.1, 0.1, 0.1)), wave, data)
     fitted = fit_from_starts(problem, WEAK, rtol=1e-6)
     theta, scatter = fitted.solution.theta, np.array([0.2, 0.1, 0.0, 0.1])
-    matrix, _, error = expected_error(problem, theta, StartedFit(fitted.solution, fitted.prior, scatter, None))
+    started = StartedFit(fitted.solution, fitted.prior, scatter, None)
+    matrix, _, error, n_parameters = expected_error(problem, theta, started)
     full = matrix.dense()
     n = len(full) - 1
     prior = np.append(np.tile(fitted.prior**-2.0, len(truth)), 0.0)
@@ -74,6 +75,7 @@ def test_errors_against_dense_matrices(crowd):
     near = np.sqrt(tolerance[row] * tolerance[column])
     assert np.all(np.abs(error.below(row, column - row) - expected[row, column]) <= near)
     assert np.max(np.diag(inverse)[:n] / np.diag(expected)[:n]) > 3  # there is something to correct
+    assert n_parameters == pytest.approx(np.trace(inverse @ (full - np.diag(prior))), rel=1e-6)
 
 
 def test_starts_as_the_prior_says_leave_the_inverse(crowd):
@@ -81,7 +83,7 @@ def test_starts_as_the_prior_says_leave_the_inverse(crowd):
     problem = make_problem(truth, wave, data)
     fitted = fit_from_starts(problem, WEAK)
     same = StartedFit(fitted.solution, fitted.prior, fitted.prior, np.zeros(4, dtype=bool))
-    _, factor, error = expected_error(problem, fitted.solution.theta, same)
+    _, factor, error, _ = expected_error(problem, fitted.solution.theta, same)
     np.testing.assert_array_equal(error.tiles, factor.inverse().tiles)
 
 
@@ -104,7 +106,7 @@ def test_errors_are_calibrated_whatever_the_starts():
             problem = make_problem(off(truth, scatter, seed + 20), *observe(truth, seed=seed + 40))
             fitted = fit_from_starts(problem, WEAK, rtol=1e-6)
             theta = fitted.solution.theta
-            _, factor, error = expected_error(problem, theta, fitted)
+            _, factor, error, _ = expected_error(problem, theta, fitted)
             way = problem.split(theta)[0] - position(problem, truth)
             pulls.append(way / np.sqrt(error.local_diagonal.reshape(way.shape)))
             bare.append(way / np.sqrt(factor.inverse().local_diagonal.reshape(way.shape)))
