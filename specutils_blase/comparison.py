@@ -30,7 +30,8 @@ def common_widths(first, second, window):
     -------
     dict
         ``width`` and ``error`` (2, n) [milli-Angstrom], ``wave`` (n,) [Angstrom], ``velocity`` and ``velocity_error``
-        (n,) [km/s], and ``flagged`` (n,); errors that are not known are NaN.
+        (n,) [km/s], and ``flagged`` (n,); errors that are not known are NaN.  ``formal``: whether errors mean little,
+        as those of clones of spectra without noise.
     """
     i, j, velocity = common_lines(first, second, window)
     if not i.size:
@@ -48,7 +49,8 @@ def common_widths(first, second, window):
     for table, row in pairs:
         if "flags" in table.colnames:
             flagged |= np.asarray(table["flags"])[row] != 0
-    return {"width": width, "error": error, "wave": line_centers(first)[i], "velocity": velocity,
+    formal = any("formal" in str(table.meta.get("errors", "")) for table in (first, second))
+    return {"width": width, "error": error, "formal": formal, "wave": line_centers(first)[i], "velocity": velocity,
             "velocity_error": SPEED_OF_LIGHT * np.hypot(*relative), "flagged": flagged}  # fmt: skip
 
 
@@ -72,9 +74,9 @@ def draw_widths(ax, common, names):
 
 
 def draw_differences(ax, common, names):
-    """Histogram of the differences in units of their errors with the unit Gaussian; without errors in per cent."""
+    """Histogram of the differences in units of their errors with the unit Gaussian; without true ones in per cent."""
     width, error = common["width"], np.sqrt(np.nansum(common["error"] ** 2, axis=0))
-    in_sigma = (error > 0).any()
+    in_sigma = (error > 0).any() and not common["formal"]
     with np.errstate(divide="ignore", invalid="ignore"):
         values = (width[1] - width[0]) / (error if in_sigma else 0.01 * np.abs(width).mean(axis=0))
     known = np.isfinite(values)

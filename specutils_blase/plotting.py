@@ -241,8 +241,8 @@ def plot_comparison(first, second, ax=None, *, names=("first", "second"), window
     -------
     Axes, or ndarray of Axes, shape (3,)
         The array when `ax` is None: equivalent widths of the second against those of the first; their differences in
-        units of their errors with the unit Gaussian, in per cent of the mean where no errors are known; velocities of
-        the second relative to the first against wavelength.
+        units of their errors with the unit Gaussian, in per cent of the mean where they are formal or not known;
+        velocities of the second relative to the first against wavelength.
     """
     from matplotlib import pyplot as plt
 

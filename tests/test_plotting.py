@@ -476,6 +476,10 @@ class TestComparison:
         assert panels.shape == (3,) and "[%]" in panels[1].get_xlabel()
         assert panels[0].get_legend_handles_labels()[1] == ["equal", "lines"]
 
+    def test_formal_errors_are_no_unit(self, lists):
+        lists[1].meta["errors"] = "the spectrum has no noise: formal errors scaled by the rms residual near each line"
+        assert "[%]" in plot_comparison(*lists[:2])[1].get_xlabel()
+
     def test_given_axes_have_the_widths_alone(self, lists):
         ax = plt.subplots()[1]
         assert plot_comparison(*lists[:2], ax) is ax
