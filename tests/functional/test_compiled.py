@@ -367,8 +367,7 @@ class TestCalls:
             compiled.kernels.products(rows, out)
             with pytest.raises(TypeError):
                 compiled.kernels.products(rows, 3.0)
-        assert (sys.getrefcount(rows), sys.getrefcount(out)) == before
-        out.resize((4, 4), refcheck=True)  # no buffer is still held
+        assert (sys.getrefcount(rows), sys.getrefcount(out)) == before  # a buffer that is still held would be one
 
     def test_unknown_processor(self):
         with pytest.raises(ValueError, match="no kernels 'z80'"):
