@@ -119,10 +119,12 @@ def start_scatter(problem, theta, prior, unit=1.0):
     n, q, _ = problem.shape
     precision = prior**-2.0
     _, matrix = problem.linearize(theta)
-    variance = unit * definite_factor(matrix, 0.0).inverse().local_diagonal.reshape(n, q)
+    _, inverse, is_definite = _inverted(matrix)
+    variance = unit * inverse.local_diagonal.reshape(n, q)
     # of every kind of parameter what its prior takes off the variances: H^-1 P_k H^-1
     kinds = unit * np.diag(precision)
-    taken = unit * np.stack([_relief(matrix, kind, n).local_diagonal.reshape(n, q) for kind in kinds])
+    reliefs = [_relief(matrix, inverse, kind * is_definite, n) for kind in kinds]
+    taken = unit * np.stack([relief.local_diagonal.reshape(n, q) for relief in reliefs])
     noise = np.maximum(variance - taken.sum(axis=0), 0.0)
     share = np.clip(1.0 - precision * variance, 0.0, 1.0)
     mended = taken * precision[:, None, None]  # [k]: what a variance of one of the starts of kind k adds to the squares
@@ -165,25 +167,28 @@ def expected_error(problem, theta, started, unit=1.0):
         That the data, not the prior, determine.
     """
     _, matrix = problem.linearize(theta)
-    factor = definite_factor(matrix, 0.0)
-    precision = started.prior**-2.0
-    relief = _relief(matrix, unit * precision * (1.0 - precision * started.scatter**2), problem.shape[0])
-    inverse = factor.inverse()
+    (factor, inverse, is_definite), precision = _inverted(matrix), started.prior**-2.0
+    excess = unit * precision * (1.0 - precision * started.scatter**2)
+    relief = _relief(matrix, inverse, excess * is_definite, problem.shape[0])
     held = unit * np.sum(precision * inverse.local_diagonal.reshape(problem.layout.shape)) if len(precision) else 0.0
     error = _combined(inverse, relief, lambda inverse, relief: inverse - relief)
     return matrix, factor, error, len(inverse.local_diagonal) + len(inverse.corner) - held
 
 
-def _relief(matrix, values, n_lines):
-    """H^-1 D H^-1 near the band, of a matrix and the values (q,) of a diagonal D; not the largest it might be.
+def _inverted(matrix):
+    """(factor, inverse, whether that needed no ridge): with one, as for exact data, the inverse has no derivative."""
+    factor = matrix.factor()
+    is_definite = factor is not None
+    factor = factor if is_definite else definite_factor(matrix, 0.0)
+    return factor, factor.inverse(), is_definite
 
-    Nothing for what is definite with the help of rounding alone.
-    """
-    factors = [matrix.factor(step * np.concatenate([np.tile(values, n_lines), np.zeros(len(matrix.corner))]))
-               for step in (0.0, STEP)]  # fmt: skip
-    if None in factors:
-        return _combined(matrix, matrix, lambda a, b: np.zeros_like(a))
-    return _combined(*(factor.inverse() for factor in factors), lambda before, after: (before - after) / STEP)
+
+def _relief(matrix, inverse, values, n_lines):
+    """H^-1 D H^-1 near the band, of a matrix, its inverse, and the values (q,) of a diagonal D; never too large."""
+    added = STEP * np.concatenate([np.tile(values, n_lines), np.zeros(len(matrix.corner))])
+    if not added.any():
+        return _combined(inverse, inverse, lambda a, b: np.zeros_like(a))
+    return _combined(inverse, matrix.factor(added).inverse(), lambda before, after: (before - after) / STEP)
 
 
 def _combined(first, second, function):
