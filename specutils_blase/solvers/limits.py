@@ -45,16 +45,15 @@ def one_sided(problem, theta, matrix):
         return matrix
     place, lowest = np.arange(len(matrix.corner)) + n_local, problem.cost(theta).sum()
     follow = definite_factor(fenced(matrix, np.isin(place, blocked)), 0.0)
-    added = np.zeros(len(place))
+    added, others = np.zeros(len(place)), np.where(np.isin(place, blocked), 0.0, np.diag(matrix.corner))
     for k in blocked:
         alone = definite_factor(fenced(matrix, np.isin(place, blocked) & (place != k)), 0.0)
         wake = alone.solve(np.eye(1, theta.size, k)[0])
         if not wake[k] > 0.0:
             continue
         inward = np.sign(gradient[k]) * wake / wake[k]
-        others = np.where(np.isin(place, blocked), 0.0, np.diag(matrix.corner))
 
-        def along(way, inward=inward, others=others):
+        def along(way, inward=inward):
             point = problem.move(theta + way * inward, np.zeros(theta.size))  # inside all limits
             for _ in range(FOLLOWING):
                 slope = problem.gradient(point)
