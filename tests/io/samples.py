@@ -117,6 +117,7 @@ def make_fit(seed=6, **changes):
 
 def assert_same(a, b, where="it"):
     """`b` is of the same type as `a` and holds the same bits."""
+    b = getattr(b, "loaded", b)  # what is read from an open file when it is asked for
     assert type(b) is type(a), f"{where}: {type(a)} became {type(b)}"
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where

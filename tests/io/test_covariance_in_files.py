@@ -100,3 +100,20 @@ def test_arrays_that_do_not_fit_together(change, clones, tmp_path, monkeypatch):
     template.write(tmp_path / "bad.asdf", covariance=True)
     with pytest.raises(ValueError, match="bad.asdf is truncated or damaged .*covariance"):
         LineTemplate.read(tmp_path / "bad.asdf")
+
+
+def test_of_an_open_file_is_read_when_it_is_asked_for(clones, tmp_path):
+    template = clones[2]
+    template.write(tmp_path / "with.asdf", covariance=True)
+    with asdf.open(tmp_path / "with.asdf") as file:
+        lazy = file["template"]
+        assert "loaded" not in vars(lazy.line_covariance)
+        same(template, lazy, slice(2, 8))
+        assert "loaded" in vars(lazy.line_covariance)
+        lazy.write(tmp_path / "copy.asdf", covariance=True)
+    same(template, lazy, slice(2, 8))  # what has been read stays
+    same(template, LineTemplate.read(tmp_path / "copy.asdf"), slice(2, 8))
+    with asdf.open(tmp_path / "with.asdf") as file:
+        unread = file["template"]
+    with pytest.raises(OSError, match="closed"):
+        unread.covariance(slice(2, 8))

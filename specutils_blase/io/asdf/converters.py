@@ -6,11 +6,13 @@ imported inside the methods only.
 """
 
 import warnings
+from functools import cached_property
 
 import numpy as np
 from asdf.extension import Converter
 from asdf_astropy.converters.transform.core import TransformConverterBase
 
+from .lsf import lsf_from_node, lsf_node
 from .nodes import (
     array_node,
     meta_from_node,
@@ -128,6 +130,8 @@ class SpectrumFitConverter(Converter):
         node.update({name: spectra_node(getattr(obj, name), ctx) for name in self.spectra})
         parts = {name: part for name, part in obj.components.items() if part is not None}
         node["components"] = {name: spectra_node(part, ctx) for name, part in parts.items()}
+        if obj.lsf is not None:
+            node["lsf"] = lsf_node(obj.lsf, obj.orders, ctx)
         return node | _covariance_node(obj.line_covariance, ctx)
 
     def from_yaml_tree(self, node, tag, ctx):
@@ -139,6 +143,7 @@ class SpectrumFitConverter(Converter):
             telluric=list(telluric) if isinstance(telluric, list) else telluric,
             components={name: spectra_from_node(part) for name, part in node["components"].items()},
             fit_info=meta_from_node(node["fit_info"]),
+            lsf=lsf_from_node(node.get("lsf")),
             line_covariance=_covariance(node),
             **{name: spectra_from_node(node[name]) for name in self.spectra},
             **{name: table_from_node(node[name]) for name in self.tables},
@@ -153,12 +158,29 @@ def _covariance_node(covariance, ctx):
     return {"covariance": {"n_common": int(number), **{name: array_node(a, ctx) for name, a in arrays.items()}}}
 
 
-def _covariance(node):
-    from specutils_blase.covariance import TableCovariance
+class FiledCovariance:
+    """A `TableCovariance` in a file, which is read when it is first asked for: it is most of the file."""
 
-    if "covariance" not in node:
-        return None
-    return TableCovariance.from_arrays(**{name: own_array(value) for name, value in node["covariance"].items()})
+    def __init__(self, node):
+        self._node = node
+
+    @cached_property
+    def loaded(self):
+        """The `TableCovariance`."""
+        from specutils_blase.covariance import TableCovariance
+
+        return TableCovariance.from_arrays(**{name: own_array(value) for name, value in self._node.items()})
+
+    def arrays(self):
+        """See `TableCovariance`."""
+        return self.loaded.arrays()
+
+    def __call__(self, table, lines, name):
+        return self.loaded(table, lines, name)
+
+
+def _covariance(node):
+    return FiledCovariance(node["covariance"]) if "covariance" in node else None
 
 
 def _parameter_node(parameter, ctx):
