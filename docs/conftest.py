@@ -3,6 +3,9 @@
 import pytest
 
 from tests.barnards_star import real_or_simulated
+from tests.conftest import bundled_earth_rotation
+
+__all__ = ["barnards_star", "bundled_earth_rotation"]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from astropy.utils import iers
 from hypothesis import settings
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -12,6 +13,13 @@ settings.register_profile("local", deadline=None)
 # The same examples in every run, so that a red run can be repeated.
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bundled_earth_rotation():
+    """Tests have no network, where astropy 7 would look for tables of the Earth that are newer than those installed."""
+    with iers.conf.set_temp("auto_download", False):
+        yield
 
 
 @pytest.fixture(scope="module", params=["avx512", "avx2", "base"])
