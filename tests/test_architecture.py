@@ -313,8 +313,10 @@ def parameters_documented(module):
 
 
 def small(module):
-    """Modules and functions stay readable; docstrings do not count for functions."""
-    lines = module.source.count("\n")
+    """Modules and functions stay readable; docstrings do not count for functions, nor their examples for modules."""
+    nodes = [node for node in ast.walk(module.tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    examples = [(ast.get_docstring(node) or "").partition("\nExamples\n")[2] for node in nodes]
+    lines = module.source.count("\n") - sum(len(text.splitlines()) for text in examples)
     found = [f"{lines} lines"] if lines > MAX_MODULE_LINES else []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -368,6 +370,7 @@ BROKEN = [
     (documented, Module("nn.a", "'m'\nclass A:\n    'a'\n    def forward(self):\n        pass\n"), 0),
     (parameters_documented, Module("functional.a", "def f(wave, *, sigma):\n    'Of wave.'\n"), 1),
     (small, Module("lines", "x = 1\n" * (MAX_MODULE_LINES + 1)), 1),
+    (small, Module("lines", "'''m\n\nExamples\n--------\n" + ">>> 1\n" * MAX_MODULE_LINES + "'''\nx = 1\n"), 0),
     (small, Module("lines", "def f():\n    'd'\n" + "    x = 1\n" * (MAX_FUNCTION_LINES + 1)), 1),
     (named_for_its_content, Module("io.utils", ""), 1),
     (named_for_its_content, Module("nn._forest", ""), 1),

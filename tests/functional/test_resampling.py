@@ -251,7 +251,7 @@ class TestProduct:
         assert torch.autograd.gradgradcheck(self.ours, inputs)
 
     # torch itself warns when its forward mode is first used.
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
     @pytest.mark.parametrize("argnums", [0, 1, (0, 1)])
     @pytest.mark.parametrize("jacobian", [torch.func.jacfwd, torch.func.jacrev])
     def test_jacobians(self, jacobian, argnums):
@@ -269,7 +269,7 @@ class TestProduct:
         torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
 
     # forward modes of a torch.autograd.Function lose the mixed term when they are nested
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
     @pytest.mark.parametrize("outer", [torch.func.jacfwd, torch.func.jacrev])
     @pytest.mark.parametrize("inner", [torch.func.jacfwd, torch.func.jacrev])
     def test_nested_transforms(self, outer, inner):
@@ -277,7 +277,7 @@ class TestProduct:
         ours, dense = (outer(inner(function, 0), 1)(*inputs) for function in (self.ours, self.dense))
         torch.testing.assert_close(ours, dense, atol=1e-14, rtol=1e-14)
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
     @pytest.mark.parametrize("strategy", ["forward-mode", "reverse-mode"])
     def test_batched_gradients(self, strategy):
         options = {"vectorize": True, "strategy": strategy}
