@@ -89,22 +89,24 @@ class SparseLineFitter(Fitter):
         _check(model, z)
         model = model if inplace else model.copy()
         lines = _free_lines(free_lines, model.n_lines)
-        problem, order, unit = _problem(model, lines, *_data(x, y, weights), weights is not None)
+        data, level = _scaled(*_data(x, y, weights), weights is not None)
+        problem, order, unit = _problem(model, lines, *data, level, weights is not None)
         started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
                                   rtol=acc, atol=_floor(problem, weights))  # fmt: skip
         solution = started.solution
         residual, n_pixels = problem.evaluate(solution.theta)[3], int(np.count_nonzero(problem.weight))
         matrix, factor, error, n_parameters = expected_error(problem, solution.theta, started, unit)
         self.fit_info = {
-            "status": solution.status, "message": solution.message, "chi2": float(residual @ residual),
+            "status": solution.status, "message": solution.message,
+            "chi2": float(residual @ residual) * (1.0 if weights is not None else level**2),
             "dof": float(n_pixels - n_parameters), "n_pixels": n_pixels, "n_iterations": solution.n_iterations,
             "n_lines": model.n_lines, "start_scatter": _scatter(problem, started),
         }  # fmt: skip
         if solution.status != CONVERGED:
             warnings.warn(f"SparseLineFitter did not converge: {solution.message}; raise maxiter or start closer",
                           BlaseWarning, stacklevel=2)  # fmt: skip
-        scale = 1.0 if weights is not None else self.fit_info["chi2"] / max(self.fit_info["dof"], 1.0)
-        _store(model, problem, solution.theta, order, scale, (matrix, factor, error))
+        scale = 1.0 if weights is not None else float(residual @ residual) / max(self.fit_info["dof"], 1.0)
+        _store(model, problem, solution.theta, order, scale, level, (matrix, factor, error))
         return model
 
 
@@ -149,7 +151,15 @@ def _data(x, y, weights):
     return x[order], y[order], weights[order]
 
 
-def _problem(model, free_lines, x, y, weights, has_weights):
+def _scaled(x, y, weights, has_weights):
+    """Data of order one, as the solver wants them whatever the unit of the flux, and what they were divided by."""
+    size = np.abs(y[y != 0])
+    # a power of two, which changes no digit
+    level = 2.0 ** np.round(np.log2(np.median(size))) if size.size else 1.0
+    return (x, y / level, weights * (level if has_weights else 1.0)), level
+
+
+def _problem(model, free_lines, x, y, weights, level, has_weights):
     """The least-squares problem of a model without units, which of its lines that has, and the noise's variance."""
     from specutils_blase.forest_tables import forest_lines
     from specutils_blase.preparation import noise_level
@@ -168,14 +178,14 @@ def _problem(model, free_lines, x, y, weights, has_weights):
     if not free_lines.all():
         values = (getattr(model, name).value[~free_lines] for name in ("x_0", "strength", "fwhm_G", "fwhm_L"))
         continuum = continuum * model.transmission(x, *values)[:, None]
-    coefficients = np.ravel(model.continuum.value)
+    coefficients = np.ravel(model.continuum.value) / level
     fixed = bool(model.fixed["continuum"])
     problem = SampledLines(
         x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
         form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=COUPLED,
         coefficients=None if fixed else coefficients,
     )  # fmt: skip
-    # without weights the residuals are in units of the data
+    # without weights the residuals are in units of the scaled data
     return problem, order, 1.0 if has_weights else noise_level(y) ** 2
 
 
@@ -208,8 +218,8 @@ def _scatter(problem, started):
     return {names[row]: float(started.scatter[k]) for k, row in enumerate(rows) if started.learned[k]}
 
 
-def _store(model, problem, theta, order, scale, known):
-    """Write values and standard deviations into the model, in its own order of lines."""
+def _store(model, problem, theta, order, scale, level, known):
+    """Write values and standard deviations into the model, in its own order of lines and the unit of its data."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
     from specutils_blase.solvers.covariance import LineCovariance, felt_lines
 
@@ -231,8 +241,8 @@ def _store(model, problem, theta, order, scale, known):
             everywhere[order], errors[order] = fitted, its_error
             parameter.value, parameter.std = everywhere, errors
     if coefficients.size:
-        model.continuum.value = coefficients[:, None]
-        model.continuum.std = np.sqrt(scale * np.diag(error.corner))[:, None]
+        model.continuum.value = level * coefficients[:, None]
+        model.continuum.std = level * np.sqrt(scale * np.diag(error.corner))[:, None]
     model.line_errors = _line_errors(model, problem, theta, order, covariance, LineCovariance(factor, **options))
 
 

@@ -63,6 +63,21 @@ class TestFitLines:
         for name, value in before.items():
             np.testing.assert_array_equal(getattr(model, name).value, value)
 
+    @pytest.mark.parametrize("weights", ["unc", None])
+    @pytest.mark.parametrize("scale", [3e-30, 1e-17, 1e-5, 7e6])
+    def test_the_scale_of_the_flux_is_nothing_but_a_scale(self, scale, weights):
+        results = []
+        for s in (1.0, scale):
+            model, fitter = start(continuum=0.9 * s * FLUX), SparseLineFitter()
+            model.continuum.fixed = False
+            fitted = fit_lines(spectrum(s, FLUX, NOISE), model, fitter=fitter, weights=weights)
+            chi2 = fitter.fit_info["chi2"] / (1.0 if weights else s**2)
+            continuum = np.ravel(fitted.continuum.value) / s, np.ravel(fitted.continuum.std) / s
+            results.append([*continuum, fitted.strength.value, fitted.strength.std, [chi2, fitter.fit_info["dof"]]])
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9)
+        assert abs(results[1][0][0] - 1.0) < 0.01
+
     @pytest.mark.parametrize("scale", [1e-13, 1e6])
     def test_unit_and_scale_of_the_flux(self, scale):
         fitted = fit_lines(spectrum(scale, FLUX), start(continuum=scale * FLUX), fitter=SparseLineFitter())
