@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it, so that ``--help`` is
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -38,6 +39,9 @@ def main(argv=None):
     try:
         with _short_warnings():
             options.run(options)
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads what is printed has seen enough, as head does; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _complain("interrupted; every file is either complete or not written")
         return 130
@@ -147,6 +151,7 @@ def _fit(options):
         jitter=options.jitter,
         on_missing=options.on_missing,
         continuum="spline" if options.spline else "polynomial",
+        barycentric_velocity=None if options.barycentric_velocity is None else options.barycentric_velocity * speed,
     )
     fit.write(options.output, overwrite=options.overwrite)
     if options.lines:
@@ -406,6 +411,8 @@ def _add_fit(commands, parents):
     fit.add_argument("--free-lsf", action="store_true", help="fit the resolving power")
     fit.add_argument("--rv", type=float, metavar="KM/S", help="where to start (default: cross-correlation)")
     fit.add_argument("--vsini", type=float, metavar="KM/S", help="where to start (default: a scan)")
+    fit.add_argument("--barycentric-velocity", type=float, metavar="KM/S",
+                     help="that barycentric wavelengths were corrected by, for tellurics (default: that of the file)")
     fit.add_argument("--limb-darkening", type=float, default=0.6, metavar="E", help="linear (default: 0.6)")
     fit.add_argument("--free", type=_names, default=("strength",), metavar="NAMES",
                      help=f"of every line: {','.join(FREE)}, some of them or none (default: strength)")  # fmt: skip

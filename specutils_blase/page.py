@@ -35,7 +35,8 @@ FLAGS = {"at_bound": (AT_BOUND, "a parameter ended at its limit"),
          "outside_window": (OUTSIDE_WINDOW, "no usable pixel lies within the line's width")}  # fmt: skip
 # What metadata may call the object, and other entries worth a line.
 OBJECT = ("object", "OBJECT", "target", "TARGNAME")
-ENTRIES = ("instrument", "INSTRUME", "TELESCOP", "DATE-OBS", "EXPTIME", "fiber", "frame", "barycentric_velocity")
+ENTRIES = ("file", "instrument", "INSTRUME", "TELESCOP", "DATE-OBS", "EXPTIME", "fiber", "frame",
+           "barycentric_velocity")  # fmt: skip
 PACKAGES = ("numpy", "scipy", "torch", "astropy", "specutils")
 CITE = ("specutils_blase: CITATION.cff of the package",
         "Gully-Santiago & Morley 2022, The Astrophysical Journal 941, 200, doi:10.3847/1538-4357/aca0a2",

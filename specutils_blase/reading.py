@@ -24,6 +24,9 @@ UNCERTAINTY_COLUMNS = {
 }
 # Text tables whose format astropy does not tell from the name.
 TEXT_SUFFIXES = (".txt", ".dat", ".asc", ".ascii", ".tsv", ".tab")
+# Metadata of this package's own, in whatever case a header has them.  MEDIUM stands for the first, whose name is too
+# long for a FITS card; a velocity without a unit is in km/s.
+OWN_META = ("wavelength_medium", "frame", "barycentric_velocity")
 # What astropy and specutils raise when a file is not of the kind they try.
 UNREADABLE = (IORegistryError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError)
 
@@ -64,6 +67,7 @@ def read_input(path, *, wavelength_unit=None, flux_unit=None, medium=None, forma
     else:
         why_not = why_not or f"its columns are {table.colnames[:6]}, name two with --columns"
         spectrum = _with_units(path, _read_spectrum(path, format, select, why_not), wavelength_unit, flux_unit)
+        spectrum.meta.setdefault("file", path.name)
     if medium is not None:
         spectrum.meta["wavelength_medium"] = medium
     return spectrum
@@ -155,12 +159,23 @@ def _spectrum_from_table(path, table, chosen, wavelength_unit, flux_unit):
         bad = bad | no_value
     if "mask" in table.colnames:
         bad = bad | np.asarray(table["mask"], dtype=bool)
-    known = {key.lower(): value for key, value in table.meta.items()}
-    meta = {key: known[key] for key in ("wavelength_medium",) if key in known}
+    meta = _meta(path, table)
     # specutils masks what is not finite only when it is given no mask
     return Spectrum(
         flux=flux, spectral_axis=wave, uncertainty=uncertainty, mask=bad | ~np.isfinite(flux.value), meta=meta
     )
+
+
+def _meta(path, table):
+    """Metadata of a spectrum: what the fit asks for, and the header as it is."""
+    known = {key.lower(): value for key, value in table.meta.items()}
+    if (medium := str(known.get("medium", "")).strip().lower()) in ("vacuum", "air"):
+        known.setdefault("wavelength_medium", medium)
+    meta = {key: known[key] for key in OWN_META if known.get(key) is not None}
+    if isinstance(velocity := meta.get("barycentric_velocity"), int | float):
+        meta["barycentric_velocity"] = velocity * u.km / u.s
+    header = {key: value for key, value in table.meta.items() if not key.startswith("__")}
+    return meta | {"file": path.name} | ({"header": header} if header else {})
 
 
 def _column(table, name):

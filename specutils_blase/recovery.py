@@ -60,8 +60,10 @@ def injection_recovery(fit, n=20, *, draw_lines=True, seed=0, progress=None, **c
 
     Parameters
     ----------
-    fit : SpectrumFit
-        What `fit_spectrum` returned, of one spectrum or several orders.
+    fit : SpectrumFit or dict
+        What `fit_spectrum` returned, of one spectrum or several orders; or arguments for it, ``observed`` and
+        ``template`` among them, with which the spectrum is fitted first. That of a file knows its `lsf` and templates,
+        but not how it was made: give the arguments.
     n : int
         Number of draws, 2 or more; the standard error of a mean pull is :math:`1/\sqrt{n}`.
     draw_lines : bool
@@ -108,6 +110,7 @@ def injection_recovery(fit, n=20, *, draw_lines=True, seed=0, progress=None, **c
     radial_velocity      3
               vsini      3
     """
+    fit = fit_spectrum(**fit) if isinstance(fit, dict) else fit
     origin = _checked(fit, n, draw_lines, seed, changes)
     show, done, n_failed = reporter(progress), [], 0
     try:
@@ -134,13 +137,15 @@ def injection_recovery(fit, n=20, *, draw_lines=True, seed=0, progress=None, **c
 def _checked(fit, n, draw_lines, seed, changes):
     """The `Origin` of the fit, or an error."""
     if not isinstance(fit, SpectrumFit):
-        raise TypeError(explain("fit", "be a SpectrumFit", type(fit).__name__, "fit the spectrum first"))
+        raise TypeError(explain("fit", "be a SpectrumFit, or a dict of arguments of fit_spectrum", type(fit).__name__,
+                                "fit the spectrum first"))  # fmt: skip
     if fit.origin is None:
         raise ValueError(explain("fit", "be what fit_spectrum returned", "one of a file or of a part of the orders",
-                                 "fit the spectrum again"))  # fmt: skip
+                                 "give the arguments of fit_spectrum as a dict"))  # fmt: skip
     for name, value, least in (("n", n, 2), ("seed", seed, 0)):
         if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= least):
-            raise ValueError(explain(name, f"be a whole number, {least} or more", repr(value), "drop what is wrong"))
+            raise ValueError(explain(name, f"be a whole number, {least} or more", repr(value),
+                                     f"write {name}={least} or more"))  # fmt: skip
     if not isinstance(draw_lines, bool | np.bool_):
         raise TypeError(explain("draw_lines", "be True or False", repr(draw_lines), "True is the default"))
     known = set(fit.origin.arguments) - {"observed", "progress"}

@@ -280,9 +280,10 @@ def describe_arrays(arrays):
     str
     """
     wave, good = arrays.wave, arrays.good
+    said = "medium" if "wavelength_medium" in arrays.source.meta else "medium not said, taken as"
     pairs = {
         "pixels": f"{wave.size}, {arrays.n_ignored} of them not usable",
-        "range": f"{wave[0]:.2f} to {wave[-1]:.2f} Angstrom in vacuum (file: {arrays.medium})",
+        "range": f"{wave[0]:.2f} to {wave[-1]:.2f} Angstrom in vacuum ({said}: {arrays.medium})",
         "flux unit": str(arrays.flux_unit) or "dimensionless",
     }
     if arrays.sigma is not None:

@@ -196,7 +196,44 @@ def test_fit_passes_its_options_on(folder, tmp_path, monkeypatch):
     assert seen["window"] is None
 
 
+def test_barycentric_wavelengths_move_the_tellurics(folder, tmp_path, capsys):
+    table = QTable.read(folder / "order.ecsv")
+    table["wavelength"] *= 1 + 15.0 / 299_792.458
+    table.meta["frame"] = "barycentric"
+    table.write(tmp_path / "order.ecsv")
+    asked = ["fit", tmp_path / "order.ecsv", folder / "star.asdf", "--telluric", folder / "sky.asdf", "--rv", 25,
+             "--vsini", 3, "--lsf", RESOLVING_POWER, "-o", tmp_path / "fit.asdf", "--overwrite"]  # fmt: skip
+    assert "barycentric_velocity must be given" in refused(capsys, *asked)
+    results = []
+    for meta, more in (({}, ("--barycentric-velocity", 15)), ({"barycentric_velocity": 15.0}, ())):
+        table.meta.update(meta)
+        table.write(tmp_path / "order.ecsv", overwrite=True)
+        run(*asked, *more)
+        fit = SpectrumFit.read(tmp_path / "fit.asdf")
+        assert fit.observed.meta["file"] == "order.ecsv"
+        results.append(dict(zip(fit.parameters["name"], fit.parameters["value"], strict=True)))
+        assert abs(results[-1]["radial_velocity"] - VELOCITY - 15.0) < 0.1
+        assert fit.fit_info["chi2"] / fit.fit_info["dof"] < 1.3
+    assert results[0] == results[1]
+
+
 # ---------------------------------------------------------------------------------------------------------------- info
+
+
+@pytest.mark.parametrize(("meta", "text"), [({"MEDIUM": "air"}, "in vacuum (medium: air)"),
+                                            ({}, "in vacuum (medium not said, taken as: vacuum)")])  # fmt: skip
+def test_info_of_the_medium(folder, tmp_path, capsys, meta, text):
+    table = QTable.read(folder / "star.ecsv")
+    table.meta.update(meta)
+    table.write(tmp_path / "star.ecsv")
+    run("info", tmp_path / "star.ecsv")
+    assert text in capsys.readouterr().out
+
+
+def test_who_reads_the_output_may_stop(folder, tmp_path):
+    command = f"{sys.executable} -m specutils_blase.cli info {folder / 'star.asdf'} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_info(fitted, capsys):

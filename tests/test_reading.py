@@ -209,3 +209,30 @@ def test_real_files(shared_data, name, n_pix, unit):
     assert spectrum.flux.shape == (n_pix,)
     assert spectrum.flux.unit == unit
     assert spectrum.spectral_axis.unit == u.AA
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv"])
+def test_metadata(tmp_path, suffix):
+    table, path = full_table(), tmp_path / f"spectrum{suffix}"
+    table.meta = {"FRAME": "barycentric", "BARYCENTRIC_VELOCITY": -12.5, "OBJECT": "WASP-69", "MEDIUM": "Air"}
+    if suffix == ".fits":  # names of more than eight letters make astropy say so
+        with pytest.warns(fits.verify.VerifyWarning):
+            table.write(path)
+    else:
+        table.write(path)
+    meta = read_input(path).meta
+    assert (meta["frame"], meta["wavelength_medium"], meta["file"]) == ("barycentric", "air", path.name)
+    assert meta["barycentric_velocity"] == -12.5 * u.km / u.s
+    assert meta["header"]["OBJECT"] == "WASP-69"
+    assert read_input(path, medium="vacuum").meta["wavelength_medium"] == "vacuum"
+
+
+def test_metadata_of_others(tmp_path):
+    table, path = full_table(), tmp_path / "spectrum.ecsv"
+    table.meta = {"MEDIUM": "interstellar", "barycentric_velocity": 7000.0 * u.m / u.s}
+    table.write(path)
+    meta = read_input(path).meta
+    assert "wavelength_medium" not in meta and "frame" not in meta
+    assert meta["barycentric_velocity"] == 7 * u.km / u.s
+    full_table().write(tmp_path / "bare.ecsv")
+    assert read_input(tmp_path / "bare.ecsv").meta == {"file": "bare.ecsv"}

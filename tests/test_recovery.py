@@ -259,6 +259,13 @@ def test_an_interruption_leaves_what_is_done(held, monkeypatch):
         injection_recovery(held, 9, progress=at_once)
 
 
+def test_a_setup_is_fitted_first(held):
+    ours = injection_recovery({**held.origin.arguments, "progress": False}, n=2)
+    theirs = injection_recovery(held, n=2)
+    assert ours["name"].tolist() == theirs["name"].tolist()
+    np.testing.assert_array_equal(ours["bias"], theirs["bias"])
+
+
 def test_the_table_is_an_ordinary_one(held, tmp_path):
     table = injection_recovery(held, 2)
     table.write(tmp_path / "pulls.ecsv")
@@ -300,7 +307,7 @@ def test_bad_input(held, arguments, error, text):
 
 
 def test_what_is_no_fit_or_does_not_know_how_it_was_made(held, tmp_path):
-    with pytest.raises(TypeError, match="fit must be a SpectrumFit, got QTable"):
+    with pytest.raises(TypeError, match="fit must be a SpectrumFit, or a dict .*, got QTable"):
         injection_recovery(held.parameters)
     held.write(tmp_path / "fit.asdf")
     for fit in (SpectrumFit.read(tmp_path / "fit.asdf"), replace(held, origin=None)):
