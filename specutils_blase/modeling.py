@@ -54,7 +54,7 @@ class VoigtForest1D(Fittable1DModel):
     Attributes
     ----------
     line_errors : LineErrors or None
-        What a fit by `SparseLineFitter` knows of every line besides the ``std`` of its parameters; not in files.
+        What a fit by `SparseLineFitter` knows of every line besides the ``std`` of its parameters.
 
     Examples
     --------

@@ -286,8 +286,8 @@ def _check_tags(path, content, tags):
                          "open it with asdf.open if you trust it")  # fmt: skip
     unknown = _unknown_tags(content, tags)
     if unknown:
-        raise ValueError(f"{path} holds {unknown[0]} from newer versions of asdf or asdf-astropy than are installed; "
-                         "update them")  # fmt: skip
+        raise ValueError(f"{path} holds {unknown[0]}, which the installed asdf and asdf-astropy do not know in a file "
+                         'of its ASDF standard; update them, or write it with version="1.5.0"')  # fmt: skip
 
 
 def _unknown_tags(content, tags):

@@ -163,6 +163,10 @@ def _assert_forests(a, b, where):
     for name in ("form", "tolerance", "teff", "continuum_domain", "name", "meta", "inputs", "outputs"):
         x, y = getattr(a, name), getattr(b, name)
         assert_same(dict(x) if name == "meta" else x, dict(y) if name == "meta" else y, f"{where}.{name}")
+    if a.line_errors is None or b.line_errors is None:
+        assert a.line_errors is b.line_errors, where
+    else:
+        assert_same(vars(a.line_errors), vars(b.line_errors), f"{where}.line_errors")
 
 
 def _assert_spectra(a, b, where):

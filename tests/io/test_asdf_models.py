@@ -9,7 +9,9 @@ from astropy import units as u
 from astropy.modeling.models import Const1D, RedshiftScaleFactor
 
 from specutils_blase.errors import BlaseWarning
-from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.flags import BLENDED
+from specutils_blase.forest_tables import LineErrors
+from specutils_blase.modeling import SparseLineFitter, VoigtForest1D
 
 from .samples import FLUX_UNIT, assert_same, make_forest
 
@@ -47,6 +49,13 @@ def with_meta(forest):
     return forest
 
 
+def with_errors_of_a_fit(forest):
+    n, rng = forest.n_lines, np.random.default_rng(3)
+    flags, blend = rng.integers(0, 99, n), np.arange(n) - 1
+    forest.line_errors = LineErrors(rng.normal(size=(n, 4, 4)), flags, blend, rng.normal(size=n), rng.normal(size=n))
+    return forest
+
+
 FORESTS = {
     "complete": make_forest(),
     "product": make_forest(form="product", tolerance=1e-5),
@@ -64,6 +73,7 @@ FORESTS = {
     "constraints": with_constraints(make_forest()),
     "std": with_std(make_forest()),
     "meta": with_meta(make_forest()),
+    "errors of a fit": with_errors_of_a_fit(make_forest()),
 }
 
 
@@ -170,3 +180,22 @@ def test_no_failure_hides_in_a_warning(tmp_path):
             config.warn_on_failed_conversion = True
         with asdf.open(path) as file:
             assert type(file["m"]) is VoigtForest1D
+
+
+def test_line_list_of_a_fit_is_the_same_from_a_file(roundtrip):
+    wave = np.linspace(5000.0, 5004.0, 400) * u.AA
+    pair = VoigtForest1D([5002, 5002.12] * u.AA, [0.08, 0.06] * u.AA, [0.15, 0.15] * u.AA, [0.05, 0.05] * u.AA)
+    flux = pair(wave).value + np.random.default_rng(1).normal(0, 0.01, 400)
+    fitted = SparseLineFitter()(pair, wave, flux * u.one, weights=np.full(400, 100.0))
+    ours, back = fitted.to_line_list(wave), roundtrip(fitted).to_line_list(wave)
+    assert (ours["flags"] & BLENDED).all()
+    assert_same(ours, back)
+
+
+def test_wavelengths_in_air_are_refused_unchecked(tmp_path):
+    path = tmp_path / "air.asdf"
+    asdf.AsdfFile({"model": make_forest()}).write_to(path)
+    path.write_bytes(path.read_bytes().replace(b"wavelength_medium: vacuum", b"wavelength_medium: air   "))
+    asdf.get_config().validate_on_read = False
+    with pytest.raises(ValueError, match="must be vacuum, got 'air'"), asdf.open(path) as file:
+        file["model"]

@@ -50,6 +50,8 @@ class VoigtForest1DConverter(TransformConverterBase):
         std = {name: getattr(model, name).std for name in model.param_names}
         if std := {name: _std_node(value, ctx) for name, value in std.items() if value is not None}:
             node["std"] = std
+        if model.line_errors is not None:
+            node["line_errors"] = {name: array_node(array, ctx) for name, array in vars(model.line_errors).items()}
         if model.meta:
             node["meta"] = meta_node(model.meta)
         return node
@@ -70,8 +72,11 @@ class VoigtForest1DConverter(TransformConverterBase):
         return node
 
     def from_yaml_tree_transform(self, node, tag, ctx):
+        from specutils_blase.forest_tables import LineErrors
         from specutils_blase.modeling import VoigtForest1D
 
+        if node["wavelength_medium"] != "vacuum":  # asdf need not have checked the schema
+            raise ValueError(f"wavelength_medium of a forest must be vacuum, got {node['wavelength_medium']!r}")
         domain = node.get("continuum_domain")
         model = VoigtForest1D(
             **{name: own_array(node[name]) for name in VoigtForest1D.param_names},
@@ -82,6 +87,8 @@ class VoigtForest1DConverter(TransformConverterBase):
         )
         for name, std in node.get("std", {}).items():
             getattr(model, name).std = own_array(std)
+        if "line_errors" in node:
+            model.line_errors = LineErrors(**{name: own_array(array) for name, array in node["line_errors"].items()})
         model.meta.update(meta_from_node(node.get("meta")))
         return model
 
