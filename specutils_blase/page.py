@@ -301,7 +301,8 @@ def _provenance(fit, parts):
     templates = [("Template of the star", fit.template), *(("Telluric template", item) for item in tellurics)]
     for title, item in templates:
         if item is not None:
-            entries = {"lines": len(item.lines), "form": item.model.form, **item.meta}
+            coverage = "{:.2f} to {:.2f} Angstrom".format(*item.meta["coverage"])
+            entries = {"lines": len(item.lines), "form": item.model.form, **item.meta, "coverage": coverage}
             if "learned_from" in entries:
                 entries["learned_from"] = f"{', '.join(entries['learned_from'])} (fingerprints of the fluxes)"
             text += f"<h3>{title}, as fitted</h3>{_pairs({key: _short(value) for key, value in entries.items()})}"

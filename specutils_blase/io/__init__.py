@@ -1,6 +1,7 @@
 """Files: what this package writes and reads. The readers are imported on first use.
 
-Those of spectrographs are formats of ``SpectrumList.read`` as soon as this package and specutils are imported.
+Those of spectrographs are formats of ``SpectrumList.read`` once a reader here or a verb of the package has been used,
+or this module imported after specutils.
 """
 
 import importlib
