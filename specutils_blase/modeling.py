@@ -132,6 +132,17 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         VoigtForest1D
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from astropy.table import QTable
+        >>> from specutils_blase import VoigtForest1D
+        >>> lines = QTable({"line_center": [5000, 5001] * u.AA, "strength": [50, 20] * u.mAA,
+        ...                 "fwhm_gauss": [0.1, 0.1] * u.AA, "fwhm_lorentz": [0.02, 0.02] * u.AA})
+        >>> model = VoigtForest1D.from_line_list(lines)
+        >>> print(model.n_lines, f"{model(5000 * u.AA):.3f}")
+        2 0.675
         """
         from specutils_blase.forest_tables import forest_columns
 
@@ -156,6 +167,16 @@ class VoigtForest1D(Fittable1DModel):
             By increasing ``line_center``. After a fit by `~specutils_blase.fitter.SparseLineFitter` blends and flags
             are those of the fit; of a model that has no more than ``std``, the errors of its parameters are taken to
             be independent, and without these errors are NaN.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> lines = model.to_line_list()
+        >>> print(lines["equivalent_width"].to(u.mAA).round())
+        [44. 19.] mAngstrom
         """
         from specutils_blase.forest_tables import forest_table
 
@@ -174,6 +195,16 @@ class VoigtForest1D(Fittable1DModel):
         -------
         VoigtForest1D
             With the same continuum, and the errors of its lines; wings of others are no longer in it.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> part = model.select((5000.5, 5002) * u.AA)
+        >>> print(part.n_lines, part.x_0.quantity)
+        1 5001.0 Angstrom
         """
         from specutils_blase.errors import explain
         from specutils_blase.regions import region_mask
@@ -214,6 +245,17 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         VoigtForest1D
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astropy.modeling.models import Voigt1D
+        >>> from specutils_blase import VoigtForest1D
+        >>> lines = [Voigt1D(5000, 0.5, fwhm_L=0.02, fwhm_G=0.1), Voigt1D(5001, 0.2, fwhm_L=0.02, fwhm_G=0.1)]
+        >>> model = VoigtForest1D.from_voigt1d(lines)
+        >>> wave = np.linspace(4999, 5002, 301)
+        >>> print(np.abs(model(wave) - np.exp(-lines[0](wave) - lines[1](wave))).max() < 1e-4)
+        True
         """
         models = list(models)
         names = ("x_0", "amplitude_L", "fwhm_L", "fwhm_G")
@@ -231,6 +273,17 @@ class VoigtForest1D(Fittable1DModel):
         -------
         list of Voigt1D
             By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> lines = model.to_voigt1d()
+        >>> print(len(lines), lines[0].x_0.quantity, f"{lines[0].amplitude_L.value:.3f}")
+        2 5000.0 Angstrom 1.592
+        >>> total = lines[0] + lines[1]     # the optical depth, an ordinary compound model
         """
         parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
         x_0, strength, fwhm_L, fwhm_G = (np.ravel(p.value if p.unit is None else p.quantity) for p in parameters)
