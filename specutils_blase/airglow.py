@@ -53,6 +53,32 @@ class AirglowFit:
         ``n_members``; ``seen``; ``apart``, lines that lie elsewhere than the list says and have no part in the offset.
     model_spectrum, residual : Spectrum, SpectrumList or SpectrumCollection
         As given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import fit_airglow
+    >>> wave = np.arange(10000.0, 10060.0, 0.05)
+    >>> seen = np.array([10007.0, 10021.0, 10030.0, 10039.0, 10049.0, 10055.0])
+    >>> flux = 0.1 + np.exp(-0.5 * ((wave[:, None] - seen) / 0.08) ** 2).sum(axis=1)
+    >>> flux += 0.01 * np.random.default_rng(0).normal(size=wave.size)
+    >>> sky = Spectrum(flux=flux * u.electron, spectral_axis=wave * u.AA)
+    >>> listed = QTable({"line_center": seen / (1 + 0.5 / 299792.458) * u.AA})
+    >>> fit = fit_airglow(sky, listed, lsf=53_000)
+    >>> offset, error, scatter = fit.orders["offset", "offset_err", "scatter"][0]
+    >>> print(f"{offset:.2f} +- {error:.2f}, scatter of {len(fit.lines)} lines {scatter:.2f}")
+    -0.50 km / s +- 0.01 km / s, scatter of 6 lines 0.04 km / s
+
+    The wavelengths that the file should have had:
+
+    >>> x = 2 * (wave - wave.mean()) / np.ptp(wave)
+    >>> lacking = offset + fit.orders["slope"][0] * x
+    >>> right = sky.spectral_axis * (1 + (lacking / (299792.458 * u.km / u.s)).value)
+    >>> print((right - sky.spectral_axis)[600].round(3))
+    -0.017 Angstrom
     """
 
     orders: QTable
@@ -269,6 +295,26 @@ def subtract_sky(observed, sky, scale=None):
     ValueError
         If no scale is given, and no line of the sky stands out, or the object seems to have them less than not at all
         or more than five times: its own lines, where it is bright, pass for them.
+
+    Examples
+    --------
+    An object of 1000 electrons in a pixel, whose fibre sees 0.8 times what the sky fibre sees:
+
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.nddata import StdDevUncertainty
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import subtract_sky
+    >>> wave, lines = np.arange(10000.0, 10060.0, 0.05), [10007.0, 10021.0, 10030.0, 10039.0, 10049.0]
+    >>> airglow = 20 + 1000 * np.exp(-0.5 * ((wave[:, None] - lines) / 0.08) ** 2).sum(axis=1)
+    >>> rng = np.random.default_rng(0)
+    >>> def measured(flux):
+    ...     return Spectrum(flux=rng.normal(flux, 5.0) * u.electron, spectral_axis=wave * u.AA,
+    ...                     uncertainty=StdDevUncertainty(np.full(wave.size, 5.0)))
+    >>> observed, sky = measured(1000 + 0.8 * airglow), measured(airglow)
+    >>> left = subtract_sky(observed, sky)
+    >>> print(f"{left.meta['sky_scale']:.2f} +- {left.meta['sky_scale_err']:.3f}, {left.flux.mean():.0f}")
+    0.80 +- 0.003, 1000 electron
     """
     ours, theirs = read_orders(observed, "observed"), read_orders(sky, "sky")
     if len(ours) != len(theirs):

@@ -6,7 +6,23 @@ __all__ = ["BlaseWarning", "CoverageError", "explain"]
 
 
 class CoverageError(ValueError):
-    """A template or grid does not reach over the wavelengths that are asked for; the message holds both ranges."""
+    """
+    A template or grid does not reach over the wavelengths that are asked for; the message holds both ranges.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import CoverageError, clone_spectrum
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> try:
+    ...     template.evaluate([10510, 10520] * u.AA)
+    ... except CoverageError as error:
+    ...     print(error)
+    spectral_axis must lie within the template, 10499.995 to 10512.005 Angstrom in vacuum,
+    got 10510 to 10520 Angstrom; cut it, or clone a wider spectrum
+    """
 
 
 class NoPixelsError(ValueError):
@@ -14,7 +30,29 @@ class NoPixelsError(ValueError):
 
 
 class BlaseWarning(AstropyUserWarning):
-    """Something was left out or did not finish: ignored pixels, unused uncertainties, a fit that did not converge."""
+    """
+    Something was left out or did not finish: ignored pixels, unused uncertainties, a fit that did not converge.
+
+    Examples
+    --------
+    Python shows a warning once; here all are collected, and ``"ignore"`` or ``"error"`` would silence them
+    or stop at them:
+
+    >>> import warnings
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import BlaseWarning, find_lines
+    >>> wave = np.arange(5000, 5010, 0.02) * u.AA
+    >>> flux = 1 - 0.5 * np.exp(-0.5 * ((wave.value - 5005) / 0.1) ** 2)
+    >>> flux[:10] = np.nan
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always", BlaseWarning)
+    ...     lines = find_lines(Spectrum(flux=flux * u.Jy, spectral_axis=wave))
+    >>> print(len(lines), "line:", caught[0].message)
+    1 line: spectrum: 10 of 500 pixels are ignored (flux not finite: 10, masked: 0, no finite positive
+    uncertainty: 0); exclude them to avoid this warning
+    """
 
 
 def explain(name, expected, got, remedy):

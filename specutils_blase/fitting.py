@@ -93,6 +93,37 @@ class SpectrumFit:
         Numbers relative to the continuum are those of pixels in which it is at least a tenth of its median over the
         used pixels of the order: elsewhere, at the ends of a blaze, there is no light.  A fit of one spectrum has one
         row.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import SpectrumFit, clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+    >>> fit.parameters["name"][:3].tolist()
+    ['radial_velocity', 'vsini', 'limb_darkening']
+    >>> deepest = fit.lines[fit.lines["depth"].argmax()]
+    >>> width, error = deepest["equivalent_width"].to(u.mAA), deepest["equivalent_width_err"].to(u.mAA)
+    >>> print(f"{deepest['line_center']:.1f}: {width:.0f} +- {error:.1f}")
+    10507.1 Angstrom: 69 mAngstrom +- 0.8 mAngstrom
+    >>> print(fit.residual.flux.unit, fit.orders["n_pixels"].tolist(), fit.orders["ratio"].round(1).tolist())
+    electron [150] [0.9]
+
+    Pictures and files:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from matplotlib import pyplot as plt
+    >>> axes = fit.plot()
+    >>> plt.close(axes[0].figure)
+    >>> path = Path(tempfile.mkdtemp()) / "fit.asdf"
+    >>> fit.write(path)
+    >>> SpectrumFit.read(path).fit_info["status"]
+    'converged'
     """
 
     observed: Spectrum
@@ -116,7 +147,7 @@ class SpectrumFit:
 
     @property
     def orders(self):
-        """How good every order that was fitted is, a `QTable`; computed from the residual when it is asked for."""
+        """How good every order that was fitted is, a ``QTable``; computed from the residual when it is asked for."""
         return order_table(self)
 
     @property
@@ -139,6 +170,23 @@ class SpectrumFit:
             Its spectra are those of the order, its `lines` those that it sees best, and the ``continuum_k``, ... of its
             `parameters` its own; templates and `fit_info` are those of the whole, which `covariance` and
             `find_new_lines` need.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import clone_spectrum, fit_spectrum
+        >>> from specutils_blase.simulation import simulate_order, simulate_star
+        >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+        >>> def observed(first, seed):
+        ...     return simulate_order(star.model, seed=seed, lower=first, upper=first + 4.5 * u.AA, n_pix=90,
+        ...                           bad_pixels=0).spectrum
+        >>> orders = [observed(10502 * u.AA, 0), observed(10506 * u.AA, 1)]
+        >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+        >>> fit = fit_spectrum(orders, template, vsini=4 * u.km / u.s)
+        >>> print(fit.parameters["name"][-1], fit.order(1).parameters["name"][-1])
+        order_1_continuum_3 continuum_3
+        >>> print(len(fit.lines), [len(fit.order(k).lines) for k in (0, 1)])
+        22 [10, 12]
         """
         if isinstance(self.observed, Spectrum) and self.observed.flux.ndim == 1:
             raise ValueError(explain("order", "be taken of a fit of several", "that of one", "use the fit as it is"))
@@ -197,6 +245,28 @@ class SpectrumFit:
         ------
         ValueError
             If the fit was read from a file that was written without the covariances.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import clone_spectrum, fit_spectrum
+        >>> from specutils_blase.simulation import simulate_order, simulate_star
+        >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+        >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+        ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+        >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+        >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+        >>> pair = abs(fit.lines["line_center"] - 10503.7 * u.AA) < 0.1 * u.AA
+        >>> matrix = fit.covariance(pair)
+        >>> print(matrix.shape, matrix.unit, bool(matrix[0, 1] < 0))
+        (2, 2) Angstrom2 True
+
+        What one line gains the other loses: their sum is better known than if they were independent.
+
+        >>> together = matrix.sum() ** 0.5
+        >>> apart = (fit.lines["equivalent_width_err"][pair] ** 2).sum() ** 0.5
+        >>> bool(together < apart)
+        True
         """
         if self.line_covariance is None:
             raise ValueError(NO_COVARIANCE)
@@ -218,6 +288,26 @@ class SpectrumFit:
             Name of the file, by custom ending in ``.html``. It appears when it is complete.
         overwrite : bool
             Whether an existing file is replaced.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import clone_spectrum, fit_spectrum
+        >>> from specutils_blase.simulation import simulate_order, simulate_star
+        >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+        >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+        ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+        >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+        >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+
+        The page holds all that it shows:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp()) / "fit.html"
+        >>> fit.report(path)
+        >>> "http://" in path.read_text(), "<script" in path.read_text()
+        (False, False)
         """
         write_page(self, path, overwrite)
 
@@ -251,7 +341,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     template : LineTemplate or None
         The star.  None fits tellurics alone.
     telluric : LineTemplate or list of LineTemplate, optional
-        One for each species, each with a free factor on its optical depth, at rest in the frame of `observed`.
+        One for each species, each with a free factor on its optical depth, at rest in the frame of ``observed``.
     lsf : float, callable, LSF object, 2-D array, None, or a list of these
         Resolving power, a function of the wavelengths (a Quantity in vacuum Angstrom) that returns it, a
         `ResolvingPower` (``free=True`` fits it, ``free_shape=True`` its departure from a Gaussian), `GaussianLSF`,
@@ -271,7 +361,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         Of the lines; a mapping with the keys "star" and "telluric" when they differ, the latter one prior or a list
         with one for each species.  Default ``GaussianPrior(tail=3)``: standard deviations of 0.3 in ln strength and ln
         widths and 0.5 km/s in the centres, with exponential tails beyond three times that: every line list has lines
-        that are off by more.  "learned", with `jitter`: its standard deviations are those for which the data are most
+        that are off by more.  "learned", with ``jitter``: its standard deviations are those for which the data are most
         likely, for each template and parameter of which the data determine at least ten lines; they are in
         ``fit_info["prior"]``.  The errors of the model have to be white for that: lines follow those that are not.
     weights : "unc", array or None
@@ -279,7 +369,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     window, exclude_regions : SpectralRegion, optional
         As in `specutils.fitting.fit_lines`.
     device : str, optional
-        See `specutils_blase.conf`; this version fits on the CPU.
+        See ``specutils_blase.conf``; this version fits on the CPU.
     progress : bool or callable, optional
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None
@@ -289,7 +379,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         makes them longer.  Without tellurics it cannot be told from the velocity.
     barycentric_velocity : Quantity, optional
         What has to be added to a velocity measured on the ground to give the barycentric one: positive when the Earth
-        moves towards the star.  None: ``meta["barycentric_velocity"]`` of `observed`, if any.  Where
+        moves towards the star.  None: ``meta["barycentric_velocity"]`` of ``observed``, if any.  Where
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     veiling : int, optional
@@ -306,11 +396,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     on_missing : {"skip", "raise", "telluric"}, optional
         What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
-        where there is no star, with a `jitter` there.  None raises for one spectrum, and skips among several.
+        where there is no star, with a ``jitter`` there.  None raises for one spectrum, and skips among several.
     continuum : {"polynomial", "spline"}
         A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
         order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
-        the number of parameters that it is worth; `continuum_degree` then is that of the start alone, where velocity
+        the number of parameters that it is worth; ``continuum_degree`` then is that of the start alone, where velocity
         and rotation are searched for, and 10 at least unless there are few pixels.
     jitter : bool
         Whether the model has an error of its own in every order, a share of its continuum that is added to the
@@ -332,6 +422,28 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     ------
     CoverageError
         If a template does not cover the data after the velocity.
+
+    Examples
+    --------
+    An order with a star and a telluric absorber, both cloned from spectra at native resolution:
+
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star, simulate_telluric
+    >>> kms = u.km / u.s
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> sky = simulate_telluric(2, n_lines=8, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, sky.model, seed=7, radial_velocity=12 * kms, vsini=5 * kms,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150, bad_pixels=0)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> telluric = clone_spectrum(sky.spectrum, prominence=0.005, continuum_degree=1)
+    >>> fit = fit_spectrum(order.spectrum, template, telluric, lsf=55_000, vsini=4 * kms)
+    >>> print(fit.fit_info["status"], len(fit.lines))
+    converged 30
+    >>> for name, value, std, unit in fit.parameters["name", "value", "std", "unit"][:2]:
+    ...     print(f"{name}: {value:.1f} +- {std:.2f} {unit}")
+    radial_velocity: 12.0 +- 0.05 km / s
+    vsini: 4.9 +- 0.14 km / s
     """
     arguments = dict(locals())
     if new_lines is True:

@@ -47,6 +47,28 @@ class ResolvingPower:
         Coefficients of the Gauss-Hermite terms, from -0.3 to 0.3.
     free_shape : bool
         Whether a fit changes h3 and h4, the same in all orders, whatever becomes of R.
+
+    Examples
+    --------
+    As a number, or as a function of wavelength:
+
+    >>> from astropy import units as u
+    >>> from specutils_blase import ResolvingPower, clone_spectrum, fit_spectrum
+    >>> rising = ResolvingPower(lambda wavelength: 50_000 * (wavelength / (10000 * u.AA)).value)
+    >>> print(rising.resolving_power([10000.0, 11000.0]))
+    [50000. 55000.]
+
+    Measured from telluric lines, starting at a wrong one:
+
+    >>> from specutils_blase.simulation import simulate_order, simulate_telluric
+    >>> sky = simulate_telluric(2, n_lines=8, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> telluric = clone_spectrum(sky.spectrum, prominence=0.005, continuum_degree=1)
+    >>> order = simulate_order(None, sky.model, seed=2, resolving_power=50_000, snr=1000, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> fit = fit_spectrum(order.spectrum, None, telluric, lsf=ResolvingPower(40_000, free=True))
+    >>> name, value, std = fit.parameters["name", "value", "std"][0]
+    >>> print(f"{name}: {value / 1000:.0f} +- {std / 1000:.0f} thousand")
+    resolving_power: 49 +- 1 thousand
     """
 
     R: float | Callable
@@ -129,6 +151,17 @@ class GaussianLSF:
         speed (the same resolving power everywhere).
     free : bool
         Whether a fit may scale the width by one common factor.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import GaussianLSF
+    >>> print(GaussianLSF(fwhm=0.2 * u.AA).resolving_power([10000.0, 12000.0]))
+    [50000. 60000.]
+    >>> print(GaussianLSF(fwhm=6 * u.km / u.s).resolving_power([10000.0, 12000.0]).round())
+    [49965. 49965.]
+
+    It is the ``lsf`` of a fit, as in ``fit_spectrum(observed, template, lsf=GaussianLSF(0.2 * u.AA))``.
     """
 
     fwhm: u.Quantity
@@ -178,6 +211,28 @@ class MeasuredLSF:
         Increasing; positive where light is found at longer wavelengths than it has.
     profile : array, shape (n,)
         In any unit. Noise may make some of it negative.
+
+    Examples
+    --------
+    The profile of a lamp, with a tail to longer wavelengths:
+
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils_blase import MeasuredLSF
+    >>> velocity = np.arange(-15.0, 16.0) * u.km / u.s
+    >>> counts = np.exp(-0.5 * (velocity.value / 2.5) ** 2) * (1 + 0.02 * velocity.value)
+    >>> lsf = MeasuredLSF(velocity, counts)
+    >>> print(f"{lsf.resolving_power([10500.0])[0]:.0f}")
+    50840
+
+    Wavelengths are longer by its mean, unless the velocities are measured from there:
+
+    >>> mean = np.trapezoid(lsf.profile * velocity, velocity) / (u.km / u.s)
+    >>> print(f"{mean:.3f}")
+    0.125 km / s
+    >>> centred = MeasuredLSF(velocity - mean, counts)
+
+    Either is the ``lsf`` of a fit, as in ``fit_spectrum(observed, template, lsf=centred)``.
     """
 
     velocity: u.Quantity
@@ -260,6 +315,24 @@ class BandedLSF:
         ``bands[k, j] = A[j - offsets[k], j]``. Pixels are ordered by increasing wavelength.
     offsets : array of int, shape (n_diag,), optional
         Column minus row of each diagonal. By default n_diag // 2 down to -(n_diag // 2), as DESI orders them.
+
+    Examples
+    --------
+    Every pixel gives a fifth of its light to each of its neighbours. The zeros lie outside the matrix:
+
+    >>> from scipy.sparse import coo_array
+    >>> from specutils_blase import BandedLSF
+    >>> lsf = BandedLSF([[0.0, 0.2, 0.2, 0.2],
+    ...                  [0.8, 0.6, 0.6, 0.8],
+    ...                  [0.2, 0.2, 0.2, 0.0]])
+    >>> print(lsf.offsets)
+    [ 1  0 -1]
+    >>> rows, cols, values = lsf.triplets()
+    >>> print(coo_array((values, (rows, cols))).toarray())
+    [[0.8 0.2 0.  0. ]
+     [0.2 0.6 0.2 0. ]
+     [0.  0.2 0.6 0.2]
+     [0.  0.  0.2 0.8]]
     """
 
     bands: np.ndarray

@@ -68,6 +68,21 @@ def find_lines(spectrum, prominence=0.01, *, teff=None, continuum_degree=5, wind
     ------
     ValueError
         If no line has the prominence asked for.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import find_lines
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> lines = find_lines(star.spectrum, prominence=0.05, teff=4700 * u.K)
+    >>> for center, depth in lines.iterrows("line_center", "depth"):
+    ...     print(f"{center:.1f}, depth {depth:.2f}")
+    10501.7 Angstrom, depth 0.05
+    10503.7 Angstrom, depth 0.10
+    10507.1 Angstrom, depth 0.46
+    10510.3 Angstrom, depth 0.15
+    10511.6 Angstrom, depth 0.08
     """
     check_prominence(prominence)
     arrays = read_spectrum(spectrum, window=window, exclude_regions=exclude_regions,

@@ -46,7 +46,7 @@ class VoigtForest1D(Fittable1DModel):
     continuum_domain : pair of float or `~astropy.units.Quantity`, optional
         Wavelengths that map to -1 and 1 of the Legendre polynomials; needed for more than one coefficient.
     teff : float or `~astropy.units.Quantity`, optional
-        Temperature [K] of a blackbody that multiplies the polynomial; it is 1 at the middle of `continuum_domain`.
+        Temperature [K] of a blackbody that multiplies the polynomial; it is 1 at the middle of ``continuum_domain``.
     form : {"opacity", "product"}
     tolerance : float
         Every line is evaluated as far as its optical depth exceeds this.
@@ -54,7 +54,8 @@ class VoigtForest1D(Fittable1DModel):
     Attributes
     ----------
     line_errors : LineErrors or None
-        What a fit by `SparseLineFitter` knows of every line besides the ``std`` of its parameters.
+        What a fit by `~specutils_blase.fitter.SparseLineFitter` knows of every line besides the ``std`` of its
+        parameters.
 
     Examples
     --------
@@ -123,14 +124,25 @@ class VoigtForest1D(Fittable1DModel):
         ----------
         lines : Table
             With ``line_center`` (vacuum), ``strength``, ``fwhm_gauss`` and ``fwhm_lorentz``, as those of the package
-            have them; ``<name>_err`` become the ``std`` of the parameters. `clone_spectrum` takes lists that lack
-            strengths and widths, as native ones do.
+            have them; ``<name>_err`` become the ``std`` of the parameters. `~specutils_blase.clone_spectrum`
+            takes lists that lack strengths and widths, as native ones do.
         **options
             Of the class. ``form`` is by default that of the table.
 
         Returns
         -------
         VoigtForest1D
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from astropy.table import QTable
+        >>> from specutils_blase import VoigtForest1D
+        >>> lines = QTable({"line_center": [5000, 5001] * u.AA, "strength": [50, 20] * u.mAA,
+        ...                 "fwhm_gauss": [0.1, 0.1] * u.AA, "fwhm_lorentz": [0.02, 0.02] * u.AA})
+        >>> model = VoigtForest1D.from_line_list(lines)
+        >>> print(model.n_lines, f"{model(5000 * u.AA):.3f}")
+        2 0.675
         """
         from specutils_blase.forest_tables import forest_columns
 
@@ -152,9 +164,19 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         QTable
-            By increasing ``line_center``. After a fit by `SparseLineFitter` blends and flags are those of the fit; of
-            a model that has no more than ``std``, the errors of its parameters are taken to be independent, and
-            without these errors are NaN.
+            By increasing ``line_center``. After a fit by `~specutils_blase.fitter.SparseLineFitter` blends and flags
+            are those of the fit; of a model that has no more than ``std``, the errors of its parameters are taken to
+            be independent, and without these errors are NaN.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> lines = model.to_line_list()
+        >>> print(lines["equivalent_width"].to(u.mAA).round())
+        [44. 19.] mAngstrom
         """
         from specutils_blase.forest_tables import forest_table
 
@@ -173,6 +195,16 @@ class VoigtForest1D(Fittable1DModel):
         -------
         VoigtForest1D
             With the same continuum, and the errors of its lines; wings of others are no longer in it.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> part = model.select((5000.5, 5002) * u.AA)
+        >>> print(part.n_lines, part.x_0.quantity)
+        1 5001.0 Angstrom
         """
         from specutils_blase.errors import explain
         from specutils_blase.regions import region_mask
@@ -213,6 +245,17 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         VoigtForest1D
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from astropy.modeling.models import Voigt1D
+        >>> from specutils_blase import VoigtForest1D
+        >>> lines = [Voigt1D(5000, 0.5, fwhm_L=0.02, fwhm_G=0.1), Voigt1D(5001, 0.2, fwhm_L=0.02, fwhm_G=0.1)]
+        >>> model = VoigtForest1D.from_voigt1d(lines)
+        >>> wave = np.linspace(4999, 5002, 301)
+        >>> print(np.abs(model(wave) - np.exp(-lines[0](wave) - lines[1](wave))).max() < 1e-4)
+        True
         """
         models = list(models)
         names = ("x_0", "amplitude_L", "fwhm_L", "fwhm_G")
@@ -230,6 +273,17 @@ class VoigtForest1D(Fittable1DModel):
         -------
         list of Voigt1D
             By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import VoigtForest1D
+        >>> model = VoigtForest1D(x_0=[5000, 5001] * u.AA, strength=[0.05, 0.02] * u.AA,
+        ...                       fwhm_G=[0.1, 0.1] * u.AA, fwhm_L=[0.02, 0.02] * u.AA)
+        >>> lines = model.to_voigt1d()
+        >>> print(len(lines), lines[0].x_0.quantity, f"{lines[0].amplitude_L.value:.3f}")
+        2 5000.0 Angstrom 1.592
+        >>> total = lines[0] + lines[1]     # the optical depth, an ordinary compound model
         """
         parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
         x_0, strength, fwhm_L, fwhm_G = (np.ravel(p.value if p.unit is None else p.quantity) for p in parameters)
@@ -258,7 +312,7 @@ class VoigtForest1D(Fittable1DModel):
         return {**lengths, "continuum": outputs_unit[self.outputs[0]]}
 
     def evaluate(self, x, x_0, strength, fwhm_G, fwhm_L, continuum):
-        """Flux at `x`: arrays or Quantities, any shape; see the class."""
+        """Flux at ``x``: arrays or Quantities, any shape; see the class."""
         unit = x_0.unit if isinstance(x_0, Quantity) else None
         if unit is not None:
             x = x.to_value(unit, u.spectral())
@@ -272,7 +326,7 @@ class VoigtForest1D(Fittable1DModel):
         return Quantity(flat, flux_unit or u.dimensionless_unscaled, copy=False)
 
     def transmission(self, wave, x_0, strength, fwhm_G, fwhm_L):
-        """exp(-tau) (or the product) at `wave`, without the continuum; plain arrays in one unit of length."""
+        """exp(-tau) (or the product) at ``wave``, without the continuum; plain arrays in one unit of length."""
         from specutils_blase.functional import compiled
         from specutils_blase.functional.constants import FWHM_PER_SIGMA
 
@@ -298,7 +352,7 @@ class VoigtForest1D(Fittable1DModel):
         return (self.continuum_basis(np.ravel(wave), unit) @ coefficients).reshape(np.shape(wave))
 
     def continuum_basis(self, wave, unit=None):
-        """Blackbody times each Legendre polynomial, shape (n_pix, n_coefficients); `wave` (n_pix,) in `unit`."""
+        """Blackbody times each Legendre polynomial, shape (n_pix, n_coefficients); ``wave`` (n_pix,) in ``unit``."""
         if self.continuum_domain is None:
             return np.ones((wave.size, 1))
         import torch

@@ -60,7 +60,7 @@ def find_new_lines(fit, *others, false_alarm=0.01):
         - ``line_center_err``;
         - ``component``: "star", "telluric", or "unknown" with one exposure or where ``log_odds`` is
           within 3 of zero; the wavelength of such a line is that of the star if there is one;
-        - ``strength``, ``strength_err``: integrated optical depth as seen in `fit`, with all else free in the fits;
+        - ``strength``, ``strength_err``: integrated optical depth as seen in ``fit``, with all else free in the fits;
         - ``fwhm_gauss``, ``fwhm_lorentz``: given, not measured;
         - ``snr``: of the statistic that found it;
         - ``false_alarm``: probability that noise alone has a peak as high anywhere;
@@ -75,6 +75,30 @@ def find_new_lines(fit, *others, false_alarm=0.01):
     ------
     ValueError
         If a fit was read from a file, or if the exposures are less than a resolution element apart.
+
+    Examples
+    --------
+    A star with a line that its template lacks, and the fit that is given the line:
+
+    >>> from astropy import units as u
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import VoigtForest1D, clone_spectrum, find_new_lines, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> known = star.lines[abs(star.lines["line_center"] - 10503.74 * u.AA) > 0.05 * u.AA]
+    >>> wave = star.spectrum.spectral_axis
+    >>> synthetic = Spectrum(flux=VoigtForest1D.from_line_list(known)(wave), spectral_axis=wave)
+    >>> template = clone_spectrum(synthetic, continuum_degree=0)
+    >>> order = simulate_order(star.model, seed=2, lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150,
+    ...                        bad_pixels=0)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+    >>> found = find_new_lines(fit)
+    >>> for center, strength in found.iterrows("line_center", "strength"):
+    ...     print(f"{center:.2f}, {strength.to(u.mAA):.0f}")
+    10503.75 Angstrom, 11 mAngstrom
+    >>> better = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s, new_lines=found)
+    >>> print(len(better.new_lines), better.fit_info["chi2"] < fit.fit_info["chi2"] - 100)
+    1 True
     """
     if not (np.isscalar(false_alarm) and np.isreal(false_alarm) and 0 < false_alarm < 1):
         raise ValueError(explain("false_alarm", "be a probability between 0 and 1", repr(false_alarm),

@@ -58,6 +58,28 @@ def plot_template(template, ax=None):
     -------
     Axes
         The panel of the whole range.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum
+    >>> from specutils_blase.plotting import plot_template
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> ax = plot_template(template)
+    >>> print(ax.get_title(loc="left"))
+    22 lines, rms of the clone 0.0424 %, frame: rest
+
+    In a panel of your own, which can be changed further:
+
+    >>> from matplotlib import pyplot as plt
+    >>> plt.close(ax.figure)
+    >>> figure, own = plt.subplots()
+    >>> plot_template(template, ax=own) is own
+    True
+    >>> lower, upper = own.set_xlim(10506, 10508)
+    >>> plt.close(figure)
     """
     from matplotlib import pyplot as plt
 
@@ -102,8 +124,32 @@ def plot_fit(fit, ax=None, order=None):
     Returns
     -------
     Axes, or ndarray of Axes, shape (3,) or (n_orders, 2)
-        The array (data, residual, zoom) when `ax` is None; of several orders (flux, residual) of each that was fitted,
-        by wavelength.
+        The array (data, residual, zoom) when ``ax`` is None; of several orders (flux, residual) of each that was
+        fitted, by wavelength.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+
+    Three panels, or data and model alone in a panel of your own:
+
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase.plotting import plot_fit
+    >>> data, residual, zoom = plot_fit(fit)
+    >>> print(data.get_legend_handles_labels()[1])
+    ['data', 'continuum', 'model']
+    >>> plt.close(data.figure)
+    >>> figure, own = plt.subplots()
+    >>> plot_fit(fit, ax=own) is own
+    True
+    >>> plt.close(figure)
     """
     from matplotlib import pyplot as plt
 
@@ -151,6 +197,23 @@ def plot_autocorrelation(fit, ax=None, order=None, lags=30):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase.plotting import plot_autocorrelation
+    >>> ax = plot_autocorrelation(fit, lags=15)
+    >>> print(ax.get_xlabel(), ax.get_xlim()[1])
+    Lag [pixels] 15.0
+    >>> plt.close(ax.figure)
     """
     from matplotlib import pyplot as plt
 
@@ -211,6 +274,27 @@ def plot_airglow(fit, ax=None):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils import Spectrum
+    >>> from specutils_blase import fit_airglow
+    >>> wave = np.arange(10000.0, 10060.0, 0.05)
+    >>> seen = np.array([10007.0, 10021.0, 10030.0, 10039.0, 10049.0, 10055.0])
+    >>> flux = 0.1 + np.exp(-0.5 * ((wave[:, None] - seen) / 0.08) ** 2).sum(axis=1)
+    >>> flux += 0.01 * np.random.default_rng(0).normal(size=wave.size)
+    >>> sky = Spectrum(flux=flux * u.electron, spectral_axis=wave * u.AA)
+    >>> listed = QTable({"line_center": seen / (1 + 0.5 / 299792.458) * u.AA})
+    >>> fit = fit_airglow(sky, listed, lsf=53_000)
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase.plotting import plot_airglow
+    >>> ax = plot_airglow(fit)
+    >>> print(ax.get_xlabel())
+    vacuum wavelength [Angstrom]
+    >>> plt.close(ax.figure)
     """
     from matplotlib import pyplot as plt
 
@@ -240,9 +324,29 @@ def plot_comparison(first, second, ax=None, *, names=("first", "second"), window
     Returns
     -------
     Axes, or ndarray of Axes, shape (3,)
-        The array when `ax` is None: equivalent widths of the second against those of the first; their differences in
+        The array when ``ax`` is None: equivalent widths of the second against those of the first; their differences in
         units of their errors with the unit Gaussian, in per cent of the mean where they are formal or not known;
         velocities of the second relative to the first against wavelength.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s)
+
+    The lines of the fit against those of the clone that it started from:
+
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase.plotting import plot_comparison
+    >>> widths, differences, velocities = plot_comparison(template.lines, fit.lines, names=("clone", "fit"))
+    >>> print(widths.figure.get_suptitle())
+    22 lines in common, of 22 and 22
+    >>> plt.close(widths.figure)
     """
     from matplotlib import pyplot as plt
 
@@ -269,12 +373,31 @@ def plot_pulls(table, ax=None):
     Parameters
     ----------
     table : QTable
-        Of `injection_recovery`, or some of its rows.
+        Of `~specutils_blase.injection_recovery`, or some of its rows.
     ax : `matplotlib.axes.Axes`, optional
 
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import clone_spectrum, fit_spectrum
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> order = simulate_order(star.model, seed=2, vsini=5 * u.km / u.s, bad_pixels=0,
+    ...                        lower=10502 * u.AA, upper=10510 * u.AA, n_pix=150)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> fit = fit_spectrum(order.spectrum, template, vsini=4 * u.km / u.s, free=())
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase import injection_recovery
+    >>> from specutils_blase.plotting import plot_pulls
+    >>> table = injection_recovery(fit, n=3)
+    >>> ax = plot_pulls(table[:2])
+    >>> print([label.get_text() for label in ax.get_yticklabels()])
+    ['radial_velocity (3)', 'vsini (3)']
+    >>> plt.close(ax.figure)
     """
     from matplotlib import pyplot as plt
 
@@ -313,6 +436,23 @@ def save_figure(fig, path, overwrite=False):
     Returns
     -------
     Path
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from matplotlib import pyplot as plt
+    >>> from specutils_blase.plotting import save_figure
+    >>> figure, ax = plt.subplots()
+    >>> path = save_figure(figure, Path(tempfile.mkdtemp()) / "figure.png")
+    >>> path.name, path.is_file()
+    ('figure.png', True)
+    >>> try:
+    ...     save_figure(figure, path)
+    ... except FileExistsError:
+    ...     print("there is one already: overwrite=True replaces it")
+    there is one already: overwrite=True replaces it
+    >>> plt.close(figure)
     """
     path = Path(path)
     kind = path.suffix[1:].lower()

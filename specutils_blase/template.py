@@ -46,6 +46,34 @@ class LineTemplate:
         ``coverage`` is required, the others have defaults.
     line_covariance : TableCovariance or None
         What `covariance` works with.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase import LineTemplate, clone_spectrum
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+    >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+    >>> template
+    <LineTemplate: 22 lines, 10500 to 10512 Angstrom (vacuum), rest frame>
+    >>> deepest = template.lines[template.lines["depth"].argmax()]
+    >>> print(f"{deepest['line_center']:.1f}, {deepest['equivalent_width'].to(u.mAA):.0f}")
+    10507.1 Angstrom, 69 mAngstrom
+    >>> spectrum = template.evaluate([10504, 10505, 10506] * u.AA)
+    >>> ratio = spectrum.flux / star.model(spectrum.spectral_axis)
+    >>> print(ratio.round(2))
+    [1. 1. 1.]
+
+    Pictures and files:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from matplotlib import pyplot as plt
+    >>> plt.close(template.plot().figure)
+    >>> path = Path(tempfile.mkdtemp()) / "star.asdf"
+    >>> template.write(path)
+    >>> LineTemplate.read(path).coverage
+    <Quantity [10499.995, 10512.005] Angstrom>
     """
 
     model: VoigtForest1D
@@ -88,12 +116,12 @@ class LineTemplate:
         spectral_axis : Quantity, shape (n_pix,)
             Increasing or decreasing, in any spectral unit.
         medium : {"vacuum", "air"}
-            What the wavelengths of `spectral_axis` are.
+            What the wavelengths of ``spectral_axis`` are.
 
         Returns
         -------
         Spectrum
-            On `spectral_axis`, in the unit of the continuum.
+            On ``spectral_axis``, in the unit of the continuum.
 
         Raises
         ------
@@ -129,6 +157,18 @@ class LineTemplate:
         ------
         ValueError
             If the template was made by a fit, which knows the covariances itself, or read from a file without them.
+
+        Examples
+        --------
+        >>> from astropy import units as u
+        >>> from specutils_blase import clone_spectrum
+        >>> from specutils_blase.simulation import simulate_star
+        >>> star = simulate_star(1, n_lines=60, lower=10500 * u.AA, upper=10512 * u.AA)
+        >>> template = clone_spectrum(star.spectrum, continuum_degree=2)
+        >>> matrix = template.covariance([3, 4], "strength")
+        >>> std = template.lines["strength_err"][3:5]
+        >>> print((matrix.diagonal() ** 0.5 / std).round(3), matrix.unit)
+        [1. 1.] Angstrom2
         """
         if self.line_covariance is None:
             raise ValueError(NO_COVARIANCE)

@@ -5,6 +5,8 @@ also shown a small module that breaks it, so that no rule passes because it sees
 """
 
 import ast
+import importlib
+import inspect
 import io
 import re
 import subprocess
@@ -315,7 +317,8 @@ def parameters_documented(module):
 def small(module):
     """Modules and functions stay readable; docstrings do not count for functions, nor their examples for modules."""
     nodes = [node for node in ast.walk(module.tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
-    examples = [(ast.get_docstring(node) or "").partition("\nExamples\n")[2] for node in nodes]
+    # each with the empty line and the title above them
+    examples = ["".join((ast.get_docstring(node) or "").partition("\nExamples\n")[1:]) for node in nodes]
     lines = module.source.count("\n") - sum(len(text.splitlines()) for text in examples)
     found = [f"{lines} lines"] if lines > MAX_MODULE_LINES else []
     for node in ast.walk(module.tree):
@@ -371,6 +374,8 @@ BROKEN = [
     (parameters_documented, Module("functional.a", "def f(wave, *, sigma):\n    'Of wave.'\n"), 1),
     (small, Module("lines", "x = 1\n" * (MAX_MODULE_LINES + 1)), 1),
     (small, Module("lines", "'''m\n\nExamples\n--------\n" + ">>> 1\n" * MAX_MODULE_LINES + "'''\nx = 1\n"), 0),
+    (small, Module("lines", "'''m\n\nExamples\n--------\n>>> 1\n'''\n" + "x = 1\n" * (MAX_MODULE_LINES - 2)), 0),
+    (small, Module("lines", "'''m\n\nExamples\n--------\n>>> 1\n'''\n" + "x = 1\n" * (MAX_MODULE_LINES - 1)), 1),
     (small, Module("lines", "def f():\n    'd'\n" + "    x = 1\n" * (MAX_FUNCTION_LINES + 1)), 1),
     (named_for_its_content, Module("io.utils", ""), 1),
     (named_for_its_content, Module("nn._forest", ""), 1),
@@ -482,3 +487,39 @@ def test_public_name_resolves(name):
     package = __import__(PACKAGE)
     assert name in dir(package)
     assert getattr(package, name).__doc__
+
+
+def documented_names():
+    """Public classes and functions, also those that draw: (name, object)."""
+    for module in (importlib.import_module(PACKAGE), importlib.import_module(f"{PACKAGE}.plotting")):
+        for name in module.__all__:
+            if inspect.isclass(thing := getattr(module, name)) or inspect.isfunction(thing):
+                yield name, thing
+
+
+def without_example(named):
+    texts = {name: inspect.cleandoc(thing.__doc__ or "") for name, thing in named}
+    return [name for name, text in texts.items() if ">>> " not in text.partition("\nExamples\n--------\n")[2]]
+
+
+def test_public_names_have_examples():
+    named = dict(documented_names())
+    assert {"clone_spectrum", "LineTemplate", "CoverageError", "plot_fit"} <= set(named)
+    assert not without_example(named.items())
+
+
+def test_missing_example_is_seen():
+    def told():
+        """
+        Do it.
+
+        Examples
+        --------
+        >>> 1
+        1
+        """
+
+    def untold():
+        """Do it, as in >>> 1."""
+
+    assert without_example([("told", told), ("untold", untold)]) == ["untold"]
