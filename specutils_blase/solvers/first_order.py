@@ -54,6 +54,24 @@ class MinimizeResult:
         Half the chi-square of the held-out pixels before each step, NaN where it was not computed.
     learning_rate : ndarray, shape (n_steps,)
         Learning rate of each step, of the first group of parameters.
+
+    Examples
+    --------
+    >>> class Constant(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.level = nn.Parameter(torch.tensor(0.0))
+    ...
+    ...     def forward(self):
+    ...         return self.level.expand(3)
+    >>> result = minimize(Constant(), torch.tensor([1.0, 2.0, 3.0]), torch.ones(3), steps=10, lr=0.1)
+    >>> print(result.status, result.n_steps, result.best_step)
+    not_converged 10 10
+    >>> result.message
+    'the steps ran out; make more, or give patience to see when they are enough; the model holds the state after 10
+    of 10 steps'
+    >>> bool(result.best_loss < result.loss[-1] < result.loss[0])  # each from before its step
+    True
     """
 
     status: str
