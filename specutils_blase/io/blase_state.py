@@ -43,8 +43,9 @@ def read_blase_state(path, form="product"):
     :math:`\eta L(\gamma) + (1 - \eta) G(\sigma)`, see `specutils_blase.functional.original_profile`, which no Voigt
     profile equals: with these widths Voigt profiles are up to a factor of two shallower (flux off by 1.9 % rms in the
     state for 4700 K), with the nearest ones it is still off by 0.5 % rms. Therefore the result is a table of what the
-    state holds and neither a `LineTemplate` nor a `VoigtForest1D`. `blase_spectrum` gives its flux, of which
-    `clone_spectrum` makes a template, with the errors and the coverage that a state lacks.
+    state holds and neither a `specutils_blase.LineTemplate` nor a `specutils_blase.VoigtForest1D`. `blase_spectrum`
+    gives its flux, of which `specutils_blase.clone_spectrum` makes a template, with the errors and the coverage that a
+    state lacks.
 
     Parameters
     ----------
@@ -138,12 +139,12 @@ def blase_spectrum(lines, spectral_axis, *, medium="vacuum"):
     spectral_axis : Quantity, shape (n_pix,)
         In any spectral unit, between the first and the last of the lines.
     medium : {"vacuum", "air"}
-        What the wavelengths of `spectral_axis` are.
+        What the wavelengths of ``spectral_axis`` are.
 
     Returns
     -------
     Spectrum
-        On `spectral_axis`, relative to the continuum that was divided out before the training.
+        On ``spectral_axis``, relative to the continuum that was divided out before the training.
 
     Raises
     ------

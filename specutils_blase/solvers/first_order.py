@@ -111,15 +111,15 @@ def minimize(
 
     However the run ends, by itself, by an error or by an interrupt, the model is left in the best state that was met:
     the one with the lowest validation loss if pixels are held out, else with the lowest training loss. That loss is
-    evaluated in every step, with `batch_size` before every pass through the pixels only, and at the end.
+    evaluated in every step, with ``batch_size`` before every pass through the pixels only, and at the end.
 
     Parameters
     ----------
     model : nn.Module
-        ``model()`` returns the predicted flux of all pixels, shape (n_pix,). With `batch_size` it is called as
-        ``model(pixels)`` instead, with indices (int64, on the device of `flux`, in any order), and returns the flux of
-        those pixels; :class:`~specutils_blase.nn.ForwardModel` does both. A model that draws random numbers must own
-        a generator if its runs are to be repeated.
+        ``model()`` returns the predicted flux of all pixels, shape (n_pix,). With ``batch_size`` it is called as
+        ``model(pixels)`` instead, with indices (int64, on the device of ``flux``, in any order), and returns the flux
+        of those pixels; :class:`~specutils_blase.nn.ForwardModel` does both. A model that draws random numbers must
+        own a generator if its runs are to be repeated.
     flux : Tensor, shape (n_pix,)
         Data, in the unit of the model.
     sigma : Tensor, shape (n_pix,)
@@ -131,7 +131,7 @@ def minimize(
         Learning rate, at first.
     optimizer : callable
         ``optimizer(parameters, lr=lr)`` returns a :class:`torch.optim.Optimizer`; all those of torch qualify. LBFGS
-        compares the loss at several points and cannot be used with `batch_size`.
+        compares the loss at several points and cannot be used with ``batch_size``.
     schedule : callable, optional
         ``schedule(optimizer)`` returns a scheduler of :mod:`torch.optim.lr_scheduler`. It is advanced after every step,
         not every pass; :class:`~torch.optim.lr_scheduler.ReduceLROnPlateau` whenever the loss has been evaluated.
@@ -147,7 +147,7 @@ def minimize(
         function ties neighbouring pixels together, so that this guards against fitting the noise, and says little
         about wavelengths without data.
     patience : int, optional
-        Stop when that loss has not fallen by more than `rtol` within this many steps. None: make all steps.
+        Stop when that loss has not fallen by more than ``rtol`` within this many steps. None: make all steps.
     rtol : float
         Share of its size by which the loss must fall.
     seed : int
@@ -155,8 +155,8 @@ def minimize(
     checkpoint : path-like, optional
         File for the state of the run. If it exists, the run goes on from there instead of starting: repeat the call
         that was interrupted, on the same machine with the same number of threads, and the result is the same to the
-        last bit on a CPU. `steps`, `patience`, `rtol` and `progress` may change; of `penalty` and of functions within
-        the schedule nothing is recorded. The file is no product: read results off the model.
+        last bit on a CPU. ``steps``, ``patience``, ``rtol`` and ``progress`` may change; of ``penalty`` and of
+        functions within the schedule nothing is recorded. The file is no product: read results off the model.
     checkpoint_every : int
         Steps between two writings. It is also written at the start, at the end, and at a `KeyboardInterrupt`.
     progress : callable, optional
