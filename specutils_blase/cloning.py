@@ -110,7 +110,7 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     window, exclude_regions : SpectralRegion, optional
         As in `specutils.fitting.fit_lines`.
     device : str, optional
-        See `specutils_blase.conf`; this version clones on the CPU.
+        See ``specutils_blase.conf``; this version clones on the CPU.
     progress : bool or callable, optional
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None
@@ -119,14 +119,14 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
         Lines to start from instead of a search: ``line_center`` and any of ``strength``, ``fwhm_gauss``,
         ``fwhm_lorentz`` (lengths; NaN or no column: estimated from the spectrum, in emission only where that rises 5 %
         above its continuum), in vacuum unless
-        ``meta["wavelength_medium"]`` is "air"; see `specutils_blase.io` for readers.  `prominence` and `passes` have no
-        effect.  The column ``list_row`` of the result says which row of this table a line is, and a column ``species``
-        is copied.
+        ``meta["wavelength_medium"]`` is "air"; see `specutils_blase.io` for readers.  ``prominence`` and ``passes``
+        have no effect.  The column ``list_row`` of the result says which row of this table a line is, and a column
+        ``species`` is copied.
     free : tuple of str
         What moves of given lines: "strength", "fwhm" (both widths), "x_0".
     tied : mapping, optional
-        What given lines move together: a name as in `free`, and the column of `lines` whose equal values make a group,
-        as in ``{"strength": "species", "fwhm": "species"}``.  Each group has a common factor on its strengths or
+        What given lines move together: a name as in ``free``, and the column of ``lines`` whose equal values make a
+        group, as in ``{"strength": "species", "fwhm": "species"}``.  Each group has a common factor on its strengths or
         widths, or a common velocity of its centres, which ``fit_info["tied"]`` lists with its standard deviation.
 
     Returns

@@ -1,4 +1,4 @@
-"""SparseLineFitter: the fitter of a `VoigtForest1D`, for `specutils.fitting.fit_lines` and for direct calls.
+"""SparseLineFitter: the fitter of a ``VoigtForest1D``, for `specutils.fitting.fit_lines` and for direct calls.
 
 astropy loads this module through an entry point at the end of importing `astropy.modeling.fitting`: it imports that
 module and numpy only, and everything else inside the call.
@@ -19,7 +19,7 @@ _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
 
 class SparseLineFitter(Fitter):
     """
-    Levenberg-Marquardt fit of all lines of a `VoigtForest1D` at once, in time proportional to their number.
+    Levenberg-Marquardt fit of all lines of a ``VoigtForest1D`` at once, in time proportional to their number.
 
     After a fit every free parameter has its ``std``, and ``fit_info`` holds ``status``, ``message``, ``chi2``,
     ``dof`` (pixels less the parameters that the data, not the prior, determine), ``n_pixels``, ``n_iterations``,
@@ -58,7 +58,7 @@ class SparseLineFitter(Fitter):
     @fitter_unit_support
     def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5, inplace=False):
         """
-        Fit a `VoigtForest1D` to data.
+        Fit a `~specutils_blase.modeling.VoigtForest1D` to data.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class SparseLineFitter(Fitter):
         acc : float
             The fit has converged when the sum of squares falls by less than this fraction.
         inplace : bool
-            Change `model` itself instead of a copy.
+            Change ``model`` itself instead of a copy.
 
         Returns
         -------

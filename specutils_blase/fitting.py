@@ -116,7 +116,7 @@ class SpectrumFit:
 
     @property
     def orders(self):
-        """How good every order that was fitted is, a `QTable`; computed from the residual when it is asked for."""
+        """How good every order that was fitted is, a ``QTable``; computed from the residual when it is asked for."""
         return order_table(self)
 
     @property
@@ -251,7 +251,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     template : LineTemplate or None
         The star.  None fits tellurics alone.
     telluric : LineTemplate or list of LineTemplate, optional
-        One for each species, each with a free factor on its optical depth, at rest in the frame of `observed`.
+        One for each species, each with a free factor on its optical depth, at rest in the frame of ``observed``.
     lsf : float, callable, LSF object, 2-D array, None, or a list of these
         Resolving power, a function of the wavelengths (a Quantity in vacuum Angstrom) that returns it, a
         `ResolvingPower` (``free=True`` fits it, ``free_shape=True`` its departure from a Gaussian), `GaussianLSF`,
@@ -271,7 +271,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         Of the lines; a mapping with the keys "star" and "telluric" when they differ, the latter one prior or a list
         with one for each species.  Default ``GaussianPrior(tail=3)``: standard deviations of 0.3 in ln strength and ln
         widths and 0.5 km/s in the centres, with exponential tails beyond three times that: every line list has lines
-        that are off by more.  "learned", with `jitter`: its standard deviations are those for which the data are most
+        that are off by more.  "learned", with ``jitter``: its standard deviations are those for which the data are most
         likely, for each template and parameter of which the data determine at least ten lines; they are in
         ``fit_info["prior"]``.  The errors of the model have to be white for that: lines follow those that are not.
     weights : "unc", array or None
@@ -279,7 +279,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     window, exclude_regions : SpectralRegion, optional
         As in `specutils.fitting.fit_lines`.
     device : str, optional
-        See `specutils_blase.conf`; this version fits on the CPU.
+        See ``specutils_blase.conf``; this version fits on the CPU.
     progress : bool or callable, optional
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None
@@ -289,7 +289,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
         makes them longer.  Without tellurics it cannot be told from the velocity.
     barycentric_velocity : Quantity, optional
         What has to be added to a velocity measured on the ground to give the barycentric one: positive when the Earth
-        moves towards the star.  None: ``meta["barycentric_velocity"]`` of `observed`, if any.  Where
+        moves towards the star.  None: ``meta["barycentric_velocity"]`` of ``observed``, if any.  Where
         ``meta["frame"]`` is "barycentric" (or ``SPECSYS`` of the header), the tellurics are moved by it, and the
         velocity that comes out is barycentric; elsewhere it is only listed among the parameters.
     veiling : int, optional
@@ -306,11 +306,11 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     on_missing : {"skip", "raise", "telluric"}, optional
         What becomes of pixels that a template does not cover after the velocity: they are left out, and orders of which
         less than a quarter is covered are skipped, with a warning; a `CoverageError`; or the tellurics are fitted alone
-        where there is no star, with a `jitter` there.  None raises for one spectrum, and skips among several.
+        where there is no star, with a ``jitter`` there.  None raises for one spectrum, and skips among several.
     continuum : {"polynomial", "spline"}
         A spline has a knot every 64 pixels (at most 64 knots) and is as smooth as makes the data most likely, in every
         order for itself: for a blaze with ripples, or stars with broad lines.  ``fit_info["continuum_parameters"]`` has
-        the number of parameters that it is worth; `continuum_degree` then is that of the start alone, where velocity
+        the number of parameters that it is worth; ``continuum_degree`` then is that of the start alone, where velocity
         and rotation are searched for, and 10 at least unless there are few pixels.
     jitter : bool
         Whether the model has an error of its own in every order, a share of its continuum that is added to the

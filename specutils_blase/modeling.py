@@ -46,7 +46,7 @@ class VoigtForest1D(Fittable1DModel):
     continuum_domain : pair of float or `~astropy.units.Quantity`, optional
         Wavelengths that map to -1 and 1 of the Legendre polynomials; needed for more than one coefficient.
     teff : float or `~astropy.units.Quantity`, optional
-        Temperature [K] of a blackbody that multiplies the polynomial; it is 1 at the middle of `continuum_domain`.
+        Temperature [K] of a blackbody that multiplies the polynomial; it is 1 at the middle of ``continuum_domain``.
     form : {"opacity", "product"}
     tolerance : float
         Every line is evaluated as far as its optical depth exceeds this.
@@ -54,7 +54,8 @@ class VoigtForest1D(Fittable1DModel):
     Attributes
     ----------
     line_errors : LineErrors or None
-        What a fit by `SparseLineFitter` knows of every line besides the ``std`` of its parameters; not in files.
+        What a fit by `~specutils_blase.fitter.SparseLineFitter` knows of every line besides the ``std`` of its
+        parameters; not in files.
 
     Examples
     --------
@@ -123,8 +124,8 @@ class VoigtForest1D(Fittable1DModel):
         ----------
         lines : Table
             With ``line_center`` (vacuum), ``strength``, ``fwhm_gauss`` and ``fwhm_lorentz``, as those of the package
-            have them; ``<name>_err`` become the ``std`` of the parameters. `clone_spectrum` takes lists that lack
-            strengths and widths, as native ones do.
+            have them; ``<name>_err`` become the ``std`` of the parameters. `~specutils_blase.clone_spectrum`
+            takes lists that lack strengths and widths, as native ones do.
         **options
             Of the class. ``form`` is by default that of the table.
 
@@ -152,9 +153,9 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         QTable
-            By increasing ``line_center``. After a fit by `SparseLineFitter` blends and flags are those of the fit; of
-            a model that has no more than ``std``, the errors of its parameters are taken to be independent, and
-            without these errors are NaN.
+            By increasing ``line_center``. After a fit by `~specutils_blase.fitter.SparseLineFitter` blends and flags
+            are those of the fit; of a model that has no more than ``std``, the errors of its parameters are taken to
+            be independent, and without these errors are NaN.
         """
         from specutils_blase.forest_tables import forest_table
 
@@ -258,7 +259,7 @@ class VoigtForest1D(Fittable1DModel):
         return {**lengths, "continuum": outputs_unit[self.outputs[0]]}
 
     def evaluate(self, x, x_0, strength, fwhm_G, fwhm_L, continuum):
-        """Flux at `x`: arrays or Quantities, any shape; see the class."""
+        """Flux at ``x``: arrays or Quantities, any shape; see the class."""
         unit = x_0.unit if isinstance(x_0, Quantity) else None
         if unit is not None:
             x = x.to_value(unit, u.spectral())
@@ -272,7 +273,7 @@ class VoigtForest1D(Fittable1DModel):
         return Quantity(flat, flux_unit or u.dimensionless_unscaled, copy=False)
 
     def transmission(self, wave, x_0, strength, fwhm_G, fwhm_L):
-        """exp(-tau) (or the product) at `wave`, without the continuum; plain arrays in one unit of length."""
+        """exp(-tau) (or the product) at ``wave``, without the continuum; plain arrays in one unit of length."""
         from specutils_blase.functional import compiled
         from specutils_blase.functional.constants import FWHM_PER_SIGMA
 
@@ -298,7 +299,7 @@ class VoigtForest1D(Fittable1DModel):
         return (self.continuum_basis(np.ravel(wave), unit) @ coefficients).reshape(np.shape(wave))
 
     def continuum_basis(self, wave, unit=None):
-        """Blackbody times each Legendre polynomial, shape (n_pix, n_coefficients); `wave` (n_pix,) in `unit`."""
+        """Blackbody times each Legendre polynomial, shape (n_pix, n_coefficients); ``wave`` (n_pix,) in ``unit``."""
         if self.continuum_domain is None:
             return np.ones((wave.size, 1))
         import torch

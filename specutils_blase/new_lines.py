@@ -60,7 +60,7 @@ def find_new_lines(fit, *others, false_alarm=0.01):
         - ``line_center_err``;
         - ``component``: "star", "telluric", or "unknown" with one exposure or where ``log_odds`` is
           within 3 of zero; the wavelength of such a line is that of the star if there is one;
-        - ``strength``, ``strength_err``: integrated optical depth as seen in `fit`, with all else free in the fits;
+        - ``strength``, ``strength_err``: integrated optical depth as seen in ``fit``, with all else free in the fits;
         - ``fwhm_gauss``, ``fwhm_lorentz``: given, not measured;
         - ``snr``: of the statistic that found it;
         - ``false_alarm``: probability that noise alone has a peak as high anywhere;

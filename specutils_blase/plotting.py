@@ -102,8 +102,8 @@ def plot_fit(fit, ax=None, order=None):
     Returns
     -------
     Axes, or ndarray of Axes, shape (3,) or (n_orders, 2)
-        The array (data, residual, zoom) when `ax` is None; of several orders (flux, residual) of each that was fitted,
-        by wavelength.
+        The array (data, residual, zoom) when ``ax`` is None; of several orders (flux, residual) of each that was
+        fitted, by wavelength.
     """
     from matplotlib import pyplot as plt
 
@@ -240,7 +240,7 @@ def plot_comparison(first, second, ax=None, *, names=("first", "second"), window
     Returns
     -------
     Axes, or ndarray of Axes, shape (3,)
-        The array when `ax` is None: equivalent widths of the second against those of the first; their differences in
+        The array when ``ax`` is None: equivalent widths of the second against those of the first; their differences in
         units of their errors with the unit Gaussian, in per cent of the mean where they are formal or not known;
         velocities of the second relative to the first against wavelength.
     """
@@ -269,7 +269,7 @@ def plot_pulls(table, ax=None):
     Parameters
     ----------
     table : QTable
-        Of `injection_recovery`, or some of its rows.
+        Of `~specutils_blase.injection_recovery`, or some of its rows.
     ax : `matplotlib.axes.Axes`, optional
 
     Returns

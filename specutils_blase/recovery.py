@@ -56,7 +56,7 @@ def injection_recovery(fit, n=20, *, draw_lines=True, seed=0, progress=None, **c
     holds mean little, and biases include what the prior does.
 
     The pixels are computed with the forward model of the fit, so that what the model itself lacks (lines, a line
-    spread function of another shape, cosmic rays) is not tested, unless `changes` bring it in.
+    spread function of another shape, cosmic rays) is not tested, unless ``changes`` bring it in.
 
     Parameters
     ----------

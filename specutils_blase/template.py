@@ -88,12 +88,12 @@ class LineTemplate:
         spectral_axis : Quantity, shape (n_pix,)
             Increasing or decreasing, in any spectral unit.
         medium : {"vacuum", "air"}
-            What the wavelengths of `spectral_axis` are.
+            What the wavelengths of ``spectral_axis`` are.
 
         Returns
         -------
         Spectrum
-            On `spectral_axis`, in the unit of the continuum.
+            On ``spectral_axis``, in the unit of the continuum.
 
         Raises
         ------
