@@ -110,7 +110,7 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     window, exclude_regions : SpectralRegion, optional
         As in `specutils.fitting.fit_lines`.
     device : str, optional
-        See ``specutils_blase.conf``; this version clones on the CPU.
+        See `specutils_blase.conf`; this version clones on the CPU.
     progress : bool or callable, optional
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None

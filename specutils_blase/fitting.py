@@ -12,7 +12,6 @@ from specutils import Spectrum
 
 from specutils_blase import plotting
 from specutils_blase.adapters import misread_wavelengths, quantity_value, resolve_device
-from specutils_blase.covariance import TableCovariance
 from specutils_blase.coverage import covered
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
@@ -27,7 +26,7 @@ from specutils_blase.preparation import Setup, fewest_pixels, model_lines, prior
 from specutils_blase.priors import checked_priors
 from specutils_blase.progress import reporter
 from specutils_blase.quality import order_table
-from specutils_blase.results import Origin, Result
+from specutils_blase.results import Result
 from specutils_blase.search import velocity_and_rotation
 from specutils_blase.solvers.levenberg_marquardt import CONVERGED
 from specutils_blase.solvers.observed import LARGEST_VSINI
@@ -136,9 +135,9 @@ class SpectrumFit:
     components: dict = field(default_factory=dict)
     fit_info: dict = field(default_factory=dict)
     lsf: object = None
-    line_covariance: TableCovariance | None = None
+    line_covariance: object = None
     exposure: object = None
-    origin: Origin | None = None
+    origin: object = None
 
     def __repr__(self):
         info = self.fit_info
@@ -369,7 +368,7 @@ def fit_spectrum(observed, template, telluric=None, lsf=55_000, radial_velocity=
     window, exclude_regions : SpectralRegion, optional
         As in `specutils.fitting.fit_lines`.
     device : str, optional
-        See ``specutils_blase.conf``; this version fits on the CPU.
+        See `specutils_blase.conf`; this version fits on the CPU.
     progress : bool or callable, optional
         None: on in a terminal or a notebook.
     wavelength_medium : "vacuum", "air" or None

@@ -2,7 +2,8 @@
 Made-up stars, skies and echelle orders whose truth is known: for the demonstration, benchmarks and tests.
 
 The chain from a star to the pixels is computed here by brute force in numpy, on purpose without anything from
-`functional`, `nn` or `fitting`, so that it can be used to test them. Only the lines of `VoigtForest1D` are shared.
+``functional``, ``nn`` or ``fitting``, so that it can be used to test them. Only the lines of
+`specutils_blase.VoigtForest1D` are shared.
 """
 
 from dataclasses import dataclass, field
@@ -58,7 +59,19 @@ class SimulatedSource:
     lines : QTable
         Every line: ``line_center``, ``strength``, ``fwhm_gauss``, ``fwhm_lorentz``, ``depth``, ``equivalent_width``.
     model : VoigtForest1D
-        The model that `spectrum` samples.
+        The model that ``spectrum`` samples.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=300)
+    >>> print(len(star.spectrum.flux), star.spectrum.flux.unit)
+    2001 erg / (Angstrom s cm2)
+    >>> star.lines.colnames
+    ['line_center', 'strength', 'fwhm_gauss', 'fwhm_lorentz', 'depth', 'equivalent_width']
+    >>> bool(u.allclose(star.spectrum.flux, star.model(star.spectrum.spectral_axis)))
+    True
     """
 
     spectrum: Spectrum
@@ -80,6 +93,21 @@ class SimulatedOrder:
         The keyword arguments of `simulate_order` by name, as floats in km/s where they are velocities.
     noiseless : Spectrum
         The same pixels without noise and bad pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import simulate_order, simulate_star
+    >>> star = simulate_star(1, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=300)
+    >>> order = simulate_order(star.model, seed=2, lower=10505 * u.AA, upper=10515 * u.AA, n_pix=200, bad_pixels=6)
+    >>> print(np.count_nonzero(order.spectrum.mask), "masked,", np.count_nonzero(np.isnan(order.spectrum.flux)), "NaN")
+    3 masked, 3 NaN
+    >>> print(order.truth["vsini"], order.truth["resolving_power"])
+    3.0 55000.0
+    >>> pull = (order.spectrum.flux - order.noiseless.flux) / order.spectrum.uncertainty.quantity
+    >>> print(f"{np.nanstd(pull[~order.spectrum.mask]):.1f}")  # the noise is what the uncertainties say
+    1.0
     """
 
     spectrum: Spectrum
@@ -110,6 +138,18 @@ def simulate_star(seed, *, lower=10500 * u.AA, upper=10700 * u.AA, n_lines=3000,
     -------
     SimulatedSource
         Surface flux in erg / (s cm2 Angstrom).
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import simulate_star
+    >>> star = simulate_star(1, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=300)
+    >>> deep = star.lines["depth"] > 0.01
+    >>> bool(deep.mean() < 0.3)  # the others are too weak to be seen
+    True
+    >>> warmer = simulate_star(1, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=300, teff=6000 * u.K)
+    >>> bool((warmer.lines["fwhm_gauss"] > star.lines["fwhm_gauss"]).all())  # of the same lines
+    True
     """
     rng = np.random.default_rng(seed)
     low, high, kelvin = lower.to_value(u.AA), upper.to_value(u.AA), teff.to_value(u.K)
@@ -150,6 +190,14 @@ def simulate_telluric(seed, *, lower=10500 * u.AA, upper=10700 * u.AA, n_lines=1
     -------
     SimulatedSource
         Dimensionless, 1 without absorption.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import simulate_telluric
+    >>> sky = simulate_telluric(2, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=20)
+    >>> print(len(sky.lines), bool(((0 < sky.spectrum.flux) & (sky.spectrum.flux < 1)).all()))
+    20 True
     """
     rng = np.random.default_rng(seed)
     low, high = lower.to_value(u.AA), upper.to_value(u.AA)
@@ -181,6 +229,18 @@ def scatter_lines(model, seed, *, strength=0.0, fwhm=0.0):
     -------
     VoigtForest1D
         Lines in the same order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import scatter_lines, simulate_star
+    >>> star = simulate_star(1, lower=10500 * u.AA, upper=10520 * u.AA, n_lines=1000)
+    >>> real = scatter_lines(star.model, 3, strength=0.3)
+    >>> print(f"{np.log(real.strength / star.model.strength).std():.1f}")
+    0.3
+    >>> bool((real.x_0 == star.model.x_0).all() and (real.fwhm_G == star.model.fwhm_G).all())
+    True
     """
     rng = np.random.default_rng(seed)
     changed = model.copy()
@@ -217,12 +277,13 @@ def simulate_order(
     One order of an echelle spectrum.
 
     Star (moved, rotating, veiled) times telluric transmission, line spread function, mean over the pixels, continuum,
-    noise: in this order. The continuum of `star` is not used; it is part of `continuum`, together with the blaze.
+    noise: in this order. The continuum of ``star`` is not used; it is part of ``continuum``, together with the
+    blaze.
 
     Parameters
     ----------
     star, telluric : VoigtForest1D or None
-        In the frame of the star and of the observatory; a list of `telluric` has one for each species.
+        In the frame of the star and of the observatory; a list as ``telluric`` has one for each species.
     seed : int or `numpy.random.Generator`
         Of the noise and the bad pixels.
     radial_velocity : Quantity [km/s]
@@ -236,9 +297,10 @@ def simulate_order(
     h3, h4 : float
         Its Gauss-Hermite terms, see `specutils_blase.ResolvingPower`.
     telluric_scale : float, or sequence of float
-        Factor on the optical depth of `telluric`, or of each in the list.
+        Factor on the optical depth of ``telluric``, or of each in the list.
     veiling : float
-        Light without lines in units of the continuum of the star, the same at all wavelengths; see `fit_spectrum`.
+        Light without lines in units of the continuum of the star, the same at all wavelengths;
+        see `specutils_blase.fit_spectrum`.
     wavelength_shift : sequence of float
         Legendre coefficients between the outer edges [km/s]: by so much longer than those of the spectrum are the true
         wavelengths.
@@ -259,6 +321,24 @@ def simulate_order(
     -------
     SimulatedOrder
         Flux in electrons.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from specutils_blase.simulation import simulate_order, simulate_star, simulate_telluric
+    >>> limits = {"lower": 10500 * u.AA, "upper": 10520 * u.AA}
+    >>> star, sky = simulate_star(1, **limits, n_lines=300), simulate_telluric(2, **limits, n_lines=20)
+    >>> order = simulate_order(star.model, sky.model, seed=3, radial_velocity=-30 * u.km / u.s, snr=200,
+    ...                        lower=10505 * u.AA, upper=10515 * u.AA, n_pix=256)
+    >>> print(order.spectrum.shape, order.spectrum.flux.unit, order.truth["radial_velocity"])
+    (256,) electron -30.0
+
+    The same order without an atmosphere, as a fit with a perfect telluric correction would have it:
+
+    >>> dry = simulate_order(star.model, seed=3, radial_velocity=-30 * u.km / u.s, snr=200,
+    ...                      lower=10505 * u.AA, upper=10515 * u.AA, n_pix=256)
+    >>> bool((dry.noiseless.flux > order.noiseless.flux).all())
+    True
     """
     velocity, rotation = radial_velocity.to_value(u.km / u.s), vsini.to_value(u.km / u.s)
     edges = _pixel_edges(lower.to_value(u.AA), upper.to_value(u.AA), n_pix)
@@ -307,6 +387,14 @@ def equivalent_width(strength, fwhm_gauss, fwhm_lorentz):
     -------
     ndarray, shape (n_lines,)
         Same unit, positive for absorption.
+
+    Examples
+    --------
+    The width of a weak line is its strength, that of a saturated one is less, and that of an emission line more:
+
+    >>> from specutils_blase.simulation import equivalent_width
+    >>> print(equivalent_width([0.001, 0.2, -0.2], [0.1, 0.1, 0.1], [0.02, 0.02, 0.02]).round(3))
+    [ 0.001  0.129 -0.368]
     """
     strength, fwhm_gauss, fwhm_lorentz = (
         np.asarray(a, dtype=float)[:, np.newaxis] for a in (strength, fwhm_gauss, fwhm_lorentz)

@@ -52,6 +52,28 @@ def write_moog(lines, path, *, overwrite=False):
     ------
     ValueError
         If the table lacks a column, or no line is left.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils_blase import match_lines
+    >>> from specutils_blase.io import write_moog
+    >>> native = QTable({"line_center": [6303.242, 6304.236] * u.AA, "species": ["Fe I", "Fe I"],
+    ...                  "log_gf": [-0.718, -0.973], "excitation_potential": [3.6537, 3.6864] * u.eV})
+    >>> measured = QTable({"line_center": [6303.240, 6304.235] * u.AA, "line_center_err": [3, 3] * u.mAA,
+    ...                    "equivalent_width": [127.1, 96.3] * u.mAA})
+    >>> matched = match_lines(measured, native)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "iron.moog"
+    ...     write_moog(matched, path)
+    ...     print(path.read_text())
+    2 lines by specutils_blase, wavelengths in air
+     6301.4992      26.0    3.6537    -0.718                       127.100
+     6302.4930      26.0    3.6864    -0.973                        96.300
+    <BLANKLINE>
     """
     code = [moog_code(*pair) for pair in zip(_texts(lines, "species"), _texts(lines, "isotopologue"), strict=True)]
     energy = _numbers(lines, "dissociation_energy", u.eV)
@@ -105,6 +127,30 @@ def write_korg(lines, path, *, overwrite=False):
     ------
     ValueError
         If the table lacks a column, or no line is left.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils_blase import match_lines
+    >>> from specutils_blase.io import write_korg
+    >>> native = QTable({"line_center": [6303.242, 6304.236] * u.AA, "species": ["Fe I", "Fe I"],
+    ...                  "log_gf": [-0.718, -0.973], "excitation_potential": [3.6537, 3.6864] * u.eV})
+    >>> measured = QTable({"line_center": [6303.240, 6304.235] * u.AA, "line_center_err": [3, 3] * u.mAA,
+    ...                    "equivalent_width": [127.1, 96.3] * u.mAA})
+    >>> matched = match_lines(measured, native)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "iron.lin"
+    ...     write_korg(matched, path)
+    ...     print(path.read_text())
+                                               Damping parameters    Lande
+    Elm Ion      WL_vac(A)  Excit(eV) log gf*  Rad.   Stark  Waals   factor  References
+    'Fe 1',     6303.24200,   3.6537,  -0.718,  0.000,  0.000,  0.000, 99.000,'EW=127.100'
+    'Fe 1',     6304.23600,   3.6864,  -0.973,  0.000,  0.000,  0.000, 99.000,'EW=96.300'
+    * oscillator strengths were scaled by whatever the native list scaled them by
+    <BLANKLINE>
     """
     ion = [ion_stage(name) for name in _texts(lines, "species")]
     refused = np.array([pair is None or pair[0] == "H" or pair[1] > 3 for pair in ion], dtype=bool)

@@ -11,7 +11,7 @@ __all__ = ["read_airglow"]
 
 
 def read_airglow(path):
-    """
+    r"""
     Read a list of airglow lines.
 
     Parameters
@@ -28,8 +28,19 @@ def read_airglow(path):
 
     Examples
     --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
     >>> from specutils_blase.io import read_airglow
-    >>> lines = read_airglow("ohlines.dat")  # doctest: +SKIP
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "ohlines.dat"
+    ...     size = path.write_text("15432.156 0.8\n15332.402 0.7\n")
+    ...     lines = read_airglow(path)
+    >>> print(lines)
+    line_center intensity
+      Angstrom
+    ----------- ---------
+      15332.402       0.7
+      15432.156       0.8
     """
     path, texts = read_lines(path)
     numbered = [(k, text) for k, text in enumerate(texts, start=1) if text.strip() and not text.startswith("#")]

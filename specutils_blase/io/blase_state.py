@@ -43,8 +43,9 @@ def read_blase_state(path, form="product"):
     :math:`\eta L(\gamma) + (1 - \eta) G(\sigma)`, see `specutils_blase.functional.original_profile`, which no Voigt
     profile equals: with these widths Voigt profiles are up to a factor of two shallower (flux off by 1.9 % rms in the
     state for 4700 K), with the nearest ones it is still off by 0.5 % rms. Therefore the result is a table of what the
-    state holds and neither a `LineTemplate` nor a `VoigtForest1D`. `blase_spectrum` gives its flux, of which
-    `clone_spectrum` makes a template, with the errors and the coverage that a state lacks.
+    state holds and neither a `specutils_blase.LineTemplate` nor a `specutils_blase.VoigtForest1D`. `blase_spectrum`
+    gives its flux, of which `specutils_blase.clone_spectrum` makes a template, with the errors and the coverage that a
+    state lacks.
 
     Parameters
     ----------
@@ -75,12 +76,25 @@ def read_blase_state(path, form="product"):
 
     Examples
     --------
-    >>> import numpy as np, astropy.units as u
-    >>> from specutils_blase import clone_spectrum
-    >>> from specutils_blase.io import blase_spectrum, read_blase_state
-    >>> lines = read_blase_state("emulator_T4700g4p5_prom0p01_HPF.pt")  # doctest: +SKIP
-    >>> star = blase_spectrum(lines, np.arange(8100, 12780, 0.02) * u.AA)  # doctest: +SKIP
-    >>> template = clone_spectrum(star)  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import torch
+    >>> from specutils_blase.io import read_blase_state
+    >>> emulator = {"lam_centers": np.array([8542.0, 8498.0]), "amplitudes": np.log([0.02, 0.01]),
+    ...             "sigma_widths": np.log([0.05, 0.04]), "gamma_widths": np.log([0.03, 0.02])}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "emulator.pt"
+    ...     torch.save({name: torch.as_tensor(values) for name, values in emulator.items()}, path)
+    ...     lines = read_blase_state(path)
+    >>> for name in ("strength", "fwhm_gauss", "fwhm_lorentz", "depth"):
+    ...     lines[name].info.format = ".3f"
+    >>> print(lines["line_center", "strength", "fwhm_gauss", "fwhm_lorentz", "depth"])
+    line_center strength fwhm_gauss fwhm_lorentz depth
+      Angstrom  Angstrom  Angstrom    Angstrom
+    ----------- -------- ---------- ------------ -----
+         8498.0    0.010      0.094        0.040 0.124
+         8542.0    0.020      0.118        0.060 0.184
     """
     path = as_path(path)
     if form not in FORMS:
@@ -125,12 +139,12 @@ def blase_spectrum(lines, spectral_axis, *, medium="vacuum"):
     spectral_axis : Quantity, shape (n_pix,)
         In any spectral unit, between the first and the last of the lines.
     medium : {"vacuum", "air"}
-        What the wavelengths of `spectral_axis` are.
+        What the wavelengths of ``spectral_axis`` are.
 
     Returns
     -------
     Spectrum
-        On `spectral_axis`, relative to the continuum that was divided out before the training.
+        On ``spectral_axis``, relative to the continuum that was divided out before the training.
 
     Raises
     ------
@@ -139,7 +153,25 @@ def blase_spectrum(lines, spectral_axis, *, medium="vacuum"):
 
     Examples
     --------
-    See `read_blase_state`.
+    Two lines, in a state as the emulators of that code save them:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import torch
+    >>> from astropy import units as u
+    >>> from specutils_blase.io import blase_spectrum, read_blase_state
+    >>> emulator = {"lam_centers": np.array([8498.0, 8502.0]), "amplitudes": np.log([0.02, 0.01]),
+    ...             "sigma_widths": np.log([0.05, 0.04]), "gamma_widths": np.log([0.03, 0.02])}
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "emulator.pt"
+    ...     torch.save({name: torch.as_tensor(values) for name, values in emulator.items()}, path)
+    ...     lines = read_blase_state(path)
+    >>> star = blase_spectrum(lines, np.linspace(8498, 8502, 401) * u.AA)
+    >>> print(star.flux[[0, 200, 400]].round(3))
+    [0.816 1.    0.876]
+
+    `specutils_blase.clone_spectrum` makes a template of such a spectrum.
     """
     if getattr(lines, "meta", {}).get("profile") != PROFILE:
         raise ValueError(explain("lines", "be what read_blase_state returned", f"a {type(lines).__name__} of another "

@@ -54,7 +54,25 @@ def read_hpf(path, fiber="science"):
 
     Examples
     --------
-    >>> orders = read_hpf("Goldilocks_20210212T072837_v1.0_0037.spectra.fits")  # doctest: +SKIP
+    A small file as Goldilocks writes them, of two orders:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from specutils_blase.io import read_hpf
+    >>> wave = np.stack([np.linspace(8100, 8110, 50), np.linspace(8170, 8180, 50)])
+    >>> hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.full((2, 50), 900.0), name="Sci Flux"),
+    ...                      fits.ImageHDU(np.full((2, 50), 30.0), name="Sci Error"),
+    ...                      fits.ImageHDU(wave, name="Sci Wavl")])
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "Goldilocks_20210212T072837.spectra.fits"
+    ...     hdus.writeto(path)
+    ...     orders = read_hpf(path)
+    >>> for order in orders:
+    ...     print(order.meta["order"], order.spectral_axis[[0, -1]], order.flux[0], order.uncertainty.array[0])
+    0 [8100. 8110.] Angstrom 900.0 electron 30.0
+    1 [8170. 8180.] Angstrom 900.0 electron 30.0
     """
     if fiber not in FIBERS:
         raise ValueError(explain("fiber", f"be one of {tuple(FIBERS)}", repr(fiber), '"science" is the default'))
@@ -89,12 +107,12 @@ def read_igrins(path, error_path=None, wavelength_path=None):
     error_path : str or path-like, optional
         The ``.variance.fits`` file, or the ``.sn.fits`` file of the ratio of signal to noise.
     wavelength_path : str or path-like, optional
-        The ``.wave.fits`` file (nanometre), where `path` has no wavelengths.
+        The ``.wave.fits`` file (nanometre), where ``path`` has no wavelengths.
 
     Returns
     -------
     SpectrumList
-        In the sequence of the file, without uncertainties unless `error_path` is given; ``meta`` as in `read_hpf`.
+        In the sequence of the file, without uncertainties unless ``error_path`` is given; ``meta`` as in `read_hpf`.
 
     Raises
     ------
@@ -103,7 +121,25 @@ def read_igrins(path, error_path=None, wavelength_path=None):
 
     Examples
     --------
-    >>> orders = read_igrins("SDCH_20141123_0078.spec.fits", "SDCH_20141123_0078.variance.fits")  # doctest: +SKIP
+    Small files as the pipeline writes them, of two orders:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from specutils_blase.io import read_igrins
+    >>> header = fits.Header({"INSTRUME": "IGRINS"})
+    >>> wave = np.stack([np.linspace(1.60, 1.61, 50), np.linspace(1.62, 1.63, 50)])
+    >>> flux, variance = np.full((2, 50), 900.0), np.full((2, 50), 625.0)
+    >>> with TemporaryDirectory() as folder:
+    ...     path, error_path = (Path(folder) / f"SDCH_20141123_0078.{kind}.fits" for kind in ("spec", "variance"))
+    ...     fits.HDUList([fits.PrimaryHDU(flux, header), fits.ImageHDU(wave)]).writeto(path)
+    ...     fits.PrimaryHDU(variance, header).writeto(error_path)
+    ...     orders = read_igrins(path, error_path)
+    >>> for order in orders:
+    ...     print(order.meta["order"], order.spectral_axis[[0, -1]], order.flux[0], order.uncertainty.array[0])
+    0 [16000. 16100.] Angstrom 900.0 ct 25.0
+    1 [16200. 16300.] Angstrom 900.0 ct 25.0
     """
     with _opened(path) as hdus:
         if _instrument(hdus[0].header) != "IGRINS" or hdus[0].data is None:

@@ -127,6 +127,29 @@ def read_vald(path, wavelength_medium=None):
     ------
     ValueError
         If the file is no VALD extract, or a line of it is damaged; the message names it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from specutils_blase.io import read_vald
+    >>> extract = '''Elm Ion       WL_air(A) Excit(eV) log gf*   Rad.  Stark    Waals  factor   References
+    ... 'Na 1',      5895.92420,   0.0000, -0.194, 7.790,-5.640,407.273,  1.333,'NIST'
+    ... 'Fe 1',      5883.81660,   3.9597, -1.260, 8.210,-5.220,-7.820,  1.000,'BKK'
+    ... '''
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "iron_and_sodium.lin"
+    ...     size = path.write_text(extract)
+    ...     lines = read_vald(path)
+    >>> lines["line_center"].info.format = lines["abo_alpha"].info.format = ".3f"
+    >>> print(lines["line_center", "species", "log_gf", "log_gamma_vdw", "abo_sigma", "abo_alpha"])
+    line_center species log_gf log_gamma_vdw abo_sigma abo_alpha
+      Angstrom
+    ----------- ------- ------ ------------- --------- ---------
+       5885.447    Fe I  -1.26         -7.82       nan       nan
+       5897.558    Na I -0.194           nan     407.0     0.273
+    >>> lines.meta["source_medium"], lines.meta["wavelength_medium"]
+    ('air', 'vacuum')
     """
     path, lines = read_lines(path)
     start, labels = _vald_header(path, lines)
@@ -198,6 +221,33 @@ def read_moog(path, wavelength_medium=None, *, freeform=False):
     ------
     ValueError
         If a line of the file is damaged; the message names it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from specutils_blase.io import read_moog
+    >>> text = '''two lines of iron, one of CN
+    ...  6301.4997      26.0    3.6537    -0.718    -7.540
+    ...  6302.4932      26.0    3.6864    -0.973    -7.540                52.100
+    ...  3883.4440 607.01214    0.5000    -1.300               7.760
+    ... '''
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "lines.moog"
+    ...     size = path.write_text(text)
+    ...     lines = read_moog(path)
+    >>> lines["line_center"].info.format = ".3f"
+    >>> print(lines["line_center", "species", "isotopologue", "log_gf", "dissociation_energy"])
+    line_center species isotopologue log_gf dissociation_energy
+      Angstrom                                       eV
+    ----------- ------- ------------ ------ -------------------
+       3884.545      CN       12C14N   -1.3                7.76
+       6303.242    Fe I              -0.718                 nan
+       6304.236    Fe I              -0.973                 nan
+    >>> print(lines["equivalent_width"].to("mAA"))
+    [ nan  nan 52.1] mAngstrom
+    >>> lines.meta["title"]
+    'two lines of iron, one of CN'
     """
     path, lines = read_lines(path)
     medium = _medium(wavelength_medium, "air", "")
@@ -228,7 +278,7 @@ def read_moog(path, wavelength_medium=None, *, freeform=False):
 
 
 def read_hitran(path, isotopologue=None):
-    """
+    r"""
     Lines of a HITRAN file (".par") in the format of 160 characters a line.
 
     The format is the one of HITRAN 2004 (Rothman et al. 2005, JQSRT 96, 139) and later.
@@ -253,6 +303,27 @@ def read_hitran(path, isotopologue=None):
     ------
     ValueError
         If a line of the file is damaged, or there are none of the isotopologue.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from specutils_blase.io import read_hitran
+    >>> records = [" 51 2147.081134 9.473E-20 1.193E+01.07970.087    0.00000.76-.002800",  # carbon monoxide
+    ...            " 52 2099.709900 1.030E-21 1.090E+01.07970.087    0.00000.76-.002800"]  # with carbon 13
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "co.par"
+    ...     size = path.write_text("\n".join(f"{record:160}" for record in records))  # quantum numbers are not read
+    ...     both, common = read_hitran(path), read_hitran(path, isotopologue=1)
+    >>> both["line_center"].info.format = ".3f"
+    >>> print(both["line_center", "species", "isotopologue", "intensity"])
+    line_center species isotopologue intensity
+      Angstrom                           cm
+    ----------- ------- ------------ ---------
+      46574.877      CO            1 9.473e-20
+      47625.627      CO            2  1.03e-21
+    >>> len(common)
+    1
     """
     path, lines = read_lines(path)
     rows = [(n, text) for n, text in enumerate(lines, 1) if text.strip()]
@@ -329,6 +400,17 @@ def relative_strength(table, temperature):
     -------
     Quantity, shape (n_lines,) [Angstrom]
         What may become the column ``strength`` of the table.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> from specutils_blase.io import relative_strength
+    >>> lines = QTable({"line_center": [6303.242, 6304.236, 6304.500] * u.AA, "species": ["Fe I", "Fe I", "Ti I"],
+    ...                 "log_gf": [-0.718, -0.973, -1.0], "excitation_potential": [3.6537, 3.6864, 0.8] * u.eV})
+    >>> lines["strength"] = relative_strength(lines, 5000 * u.K)  # comparable within a species
+    >>> print(lines["strength"].to("mAA").round(2))
+    [1.   0.52 1.  ] mAngstrom
     """
     kelvin = quantity_value(temperature, u.K, "temperature", positive=True)
     log = log_strength(table, kelvin)

@@ -29,7 +29,8 @@ class LineForest(nn.Module):
     gamma : Tensor or sequence, shape (n_lines,)
         Half width at half maximum (not FWHM) of the Lorentzian [Angstrom], positive.
     form : {"opacity", "product"}
-        ``exp(-sum a V)`` or ``prod(1 - a V)``, see :mod:`specutils_blase.functional.forest`.
+        ``exp(-sum a V)`` or ``prod(1 - a V)``: :func:`~specutils_blase.functional.transmission` or
+        :func:`~specutils_blase.functional.product_transmission`.
     tolerance : float
         Optical depth below which a line is left out of a pixel.
 

@@ -54,6 +54,24 @@ class MinimizeResult:
         Half the chi-square of the held-out pixels before each step, NaN where it was not computed.
     learning_rate : ndarray, shape (n_steps,)
         Learning rate of each step, of the first group of parameters.
+
+    Examples
+    --------
+    >>> class Constant(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.level = nn.Parameter(torch.tensor(0.0))
+    ...
+    ...     def forward(self):
+    ...         return self.level.expand(3)
+    >>> result = minimize(Constant(), torch.tensor([1.0, 2.0, 3.0]), torch.ones(3), steps=10, lr=0.1)
+    >>> print(result.status, result.n_steps, result.best_step)
+    not_converged 10 10
+    >>> result.message
+    'the steps ran out; make more, or give patience to see when they are enough; the model holds the state after 10
+    of 10 steps'
+    >>> bool(result.best_loss < result.loss[-1] < result.loss[0])  # each from before its step
+    True
     """
 
     status: str
@@ -93,15 +111,15 @@ def minimize(
 
     However the run ends, by itself, by an error or by an interrupt, the model is left in the best state that was met:
     the one with the lowest validation loss if pixels are held out, else with the lowest training loss. That loss is
-    evaluated in every step, with `batch_size` before every pass through the pixels only, and at the end.
+    evaluated in every step, with ``batch_size`` before every pass through the pixels only, and at the end.
 
     Parameters
     ----------
     model : nn.Module
-        ``model()`` returns the predicted flux of all pixels, shape (n_pix,). With `batch_size` it is called as
-        ``model(pixels)`` instead, with indices (int64, on the device of `flux`, in any order), and returns the flux of
-        those pixels; :class:`~specutils_blase.nn.ForwardModel` does both. A model that draws random numbers must own
-        a generator if its runs are to be repeated.
+        ``model()`` returns the predicted flux of all pixels, shape (n_pix,). With ``batch_size`` it is called as
+        ``model(pixels)`` instead, with indices (int64, on the device of ``flux``, in any order), and returns the flux
+        of those pixels; :class:`~specutils_blase.nn.ForwardModel` does both. A model that draws random numbers must
+        own a generator if its runs are to be repeated.
     flux : Tensor, shape (n_pix,)
         Data, in the unit of the model.
     sigma : Tensor, shape (n_pix,)
@@ -113,7 +131,7 @@ def minimize(
         Learning rate, at first.
     optimizer : callable
         ``optimizer(parameters, lr=lr)`` returns a :class:`torch.optim.Optimizer`; all those of torch qualify. LBFGS
-        compares the loss at several points and cannot be used with `batch_size`.
+        compares the loss at several points and cannot be used with ``batch_size``.
     schedule : callable, optional
         ``schedule(optimizer)`` returns a scheduler of :mod:`torch.optim.lr_scheduler`. It is advanced after every step,
         not every pass; :class:`~torch.optim.lr_scheduler.ReduceLROnPlateau` whenever the loss has been evaluated.
@@ -129,7 +147,7 @@ def minimize(
         function ties neighbouring pixels together, so that this guards against fitting the noise, and says little
         about wavelengths without data.
     patience : int, optional
-        Stop when that loss has not fallen by more than `rtol` within this many steps. None: make all steps.
+        Stop when that loss has not fallen by more than ``rtol`` within this many steps. None: make all steps.
     rtol : float
         Share of its size by which the loss must fall.
     seed : int
@@ -137,8 +155,8 @@ def minimize(
     checkpoint : path-like, optional
         File for the state of the run. If it exists, the run goes on from there instead of starting: repeat the call
         that was interrupted, on the same machine with the same number of threads, and the result is the same to the
-        last bit on a CPU. `steps`, `patience`, `rtol` and `progress` may change; of `penalty` and of functions within
-        the schedule nothing is recorded. The file is no product: read results off the model.
+        last bit on a CPU. ``steps``, ``patience``, ``rtol`` and ``progress`` may change; of ``penalty`` and of
+        functions within the schedule nothing is recorded. The file is no product: read results off the model.
     checkpoint_every : int
         Steps between two writings. It is also written at the start, at the end, and at a `KeyboardInterrupt`.
     progress : callable, optional
