@@ -487,39 +487,3 @@ def test_public_name_resolves(name):
     package = __import__(PACKAGE)
     assert name in dir(package)
     assert getattr(package, name).__doc__
-
-
-def documented_names():
-    """Public classes and functions, also those that draw: (name, object)."""
-    for module in (importlib.import_module(PACKAGE), importlib.import_module(f"{PACKAGE}.plotting")):
-        for name in module.__all__:
-            if inspect.isclass(thing := getattr(module, name)) or inspect.isfunction(thing):
-                yield name, thing
-
-
-def without_example(named):
-    texts = {name: inspect.cleandoc(thing.__doc__ or "") for name, thing in named}
-    return [name for name, text in texts.items() if ">>> " not in text.partition("\nExamples\n--------\n")[2]]
-
-
-def test_public_names_have_examples():
-    named = dict(documented_names())
-    assert {"clone_spectrum", "LineTemplate", "CoverageError", "plot_fit"} <= set(named)
-    assert not without_example(named.items())
-
-
-def test_missing_example_is_seen():
-    def told():
-        """
-        Do it.
-
-        Examples
-        --------
-        >>> 1
-        1
-        """
-
-    def untold():
-        """Do it, as in >>> 1."""
-
-    assert without_example([("told", told), ("untold", untold)]) == ["untold"]
