@@ -5,8 +5,6 @@ also shown a small module that breaks it, so that no rule passes because it sees
 """
 
 import ast
-import importlib
-import inspect
 import io
 import re
 import subprocess
