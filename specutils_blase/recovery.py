@@ -62,8 +62,8 @@ def injection_recovery(fit, n=20, *, draw_lines=True, seed=0, progress=None, **c
     ----------
     fit : SpectrumFit or dict
         What `fit_spectrum` returned, of one spectrum or several orders; or arguments for it, ``observed`` and
-        ``template`` among them, with which the spectrum is fitted first. That of a file knows its `lsf` and templates,
-        but not how it was made: give the arguments.
+        ``template`` among them, with which the spectrum is fitted first. A fit that was read from a file knows its
+        ``lsf`` and templates, but not how it was made: give the arguments.
     n : int
         Number of draws, 2 or more; the standard error of a mean pull is :math:`1/\sqrt{n}`.
     draw_lines : bool
