@@ -87,6 +87,7 @@ class SparseLineFitter(Fitter):
         from specutils_blase.solvers.starts import expected_error, fit_from_starts
 
         _check(model, z)
+        _check_start(model)
         model = model if inplace else model.copy()
         lines = _free_lines(free_lines, model.n_lines)
         problem, order, unit = _problem(model, lines, *_data(x, y, weights), weights is not None)
@@ -125,6 +126,21 @@ def _check(model, z):
         raise UnsupportedConstraintError(f"SparseLineFitter cannot tie parameters, got tied {tied}; remove the ties")
 
 
+def _check_start(model):
+    """Values must be numbers, and those that are fitted as logarithms have one."""
+    from specutils_blase.errors import explain
+
+    expected = {"x_0": "be finite", "strength": "be finite and not 0", "fwhm_G": "be finite and positive",
+                "fwhm_L": "be finite and positive", "continuum": "be finite"}  # fmt: skip
+    for name, kind in expected.items():
+        value = np.ravel(getattr(model, name).value)
+        good = np.isfinite(value) & (value != 0 if "not 0" in kind else value > 0 if "positive" in kind else True)
+        if not good.all():
+            got = f"{np.count_nonzero(~good)} of {value.size} that are not, the first {value[~good][0]:g}"
+            raise ValueError(explain(name, f"{kind} at the start", got, "give them a value, which may be small and "
+                                     "grows, or leave these lines out; the sign of a strength is kept"))  # fmt: skip
+
+
 def _free_lines(free_lines, n_lines):
     if free_lines is None:
         return np.ones(n_lines, dtype=bool)
@@ -156,9 +172,6 @@ def _problem(model, free_lines, x, y, weights, has_weights):
     from specutils_blase.solvers.lines import COUPLED, LineLayout, SampledLines
 
     every = forest_lines(model)
-    if np.any(every.strength == 0) or np.any(every.sigma <= 0) or np.any(every.gamma <= 0):
-        raise ValueError("strength must not be 0 and fwhm_G, fwhm_L must be positive at the start; the sign of a "
-                         "strength is kept, small values may grow")  # fmt: skip
     order = np.argsort(every.center, kind="stable")
     order = order[free_lines[order]]
     lines = every.take(order)

@@ -250,13 +250,24 @@ class TestConstraints:
         with pytest.raises(UnsupportedConstraintError, match="fwhm_G"):
             SparseLineFitter()(model, WAVE, truth_flux())
 
-    @pytest.mark.parametrize("changes", [{"strength": np.array([0.0, 0.1, 0.1, 0.1])},
-                                         {"fwhm_G": FWHM_G * [1, -1, 1, 1]},
-                                         {"fwhm_L": FWHM_L * [1, 1, 0, 1]}],
-                             ids=["strength", "fwhm_G", "fwhm_L"])  # fmt: skip
-    def test_start_without_a_logarithm(self, changes):
-        with pytest.raises(ValueError, match="strength must not be 0"):
-            SparseLineFitter()(make(None, **changes), WAVE, truth_flux())
+    @pytest.mark.parametrize("unit", [u.AA, None], ids=str)
+    @pytest.mark.parametrize("name,factor,kind", [("strength", 0.0, "finite and not 0"), ("fwhm_G", -1, "positive"),
+                                                  ("fwhm_L", 0.0, "positive"), ("x_0", np.nan, "finite"),
+                                                  ("strength", np.nan, "finite"), ("fwhm_G", np.nan, "finite"),
+                                                  ("fwhm_L", np.nan, "finite"), ("x_0", np.inf, "finite"),
+                                                  ("strength", np.inf, "finite"), ("fwhm_G", np.inf, "finite"),
+                                                  ("fwhm_L", np.inf, "finite")])  # fmt: skip
+    def test_start_that_is_no_number_or_has_no_logarithm(self, name, factor, kind, unit):
+        values = {"x_0": CENTER, "strength": STRENGTH, "fwhm_G": FWHM_G, "fwhm_L": FWHM_L}[name] * [1, factor, 1, 1]
+        model = make(unit)
+        getattr(model, name).value = values
+        message = rf"{name} must be .*{kind}.* at the start, got 1 of 4 that are not, .*; give them a value"
+        with pytest.raises(ValueError, match=message):
+            fit_lines(spectrum(), model, fitter=SparseLineFitter())
+
+    def test_continuum_that_is_no_number(self):
+        with pytest.raises(ValueError, match="continuum must be finite at the start, got 1 of 1"):
+            SparseLineFitter()(make(None, continuum=np.nan), WAVE, truth_flux())
 
     def test_free_continuum(self):
         x = (WAVE - 5006.5) / 6.5
