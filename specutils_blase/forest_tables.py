@@ -1,18 +1,18 @@
-"""A `VoigtForest1D` as a table of lines, and a table of lines as a forest."""
+"""A `VoigtForest1D` as a table of lines, and what makes one: a table of lines, or a line of a spectrum."""
 
 from dataclasses import dataclass, fields
 
 import numpy as np
 from astropy import units as u
 
-from specutils_blase.adapters import wavelength_values
+from specutils_blase.adapters import read_spectrum, wavelength_values
 from specutils_blase.errors import explain
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.line_input import column_lengths, line_centers
-from specutils_blase.lines import line_table
+from specutils_blase.lines import line_table, pick, starting_lines
 from specutils_blase.solvers.lines import Lines
 
-__all__ = ["LineErrors", "forest_columns", "forest_lines", "forest_table"]
+__all__ = ["LineErrors", "forest_columns", "forest_lines", "forest_table", "line_estimate"]
 
 # Parameters of the model and columns of a table.
 COLUMNS = {"x_0": "line_center", "strength": "strength", "fwhm_G": "fwhm_gauss", "fwhm_L": "fwhm_lorentz"}
@@ -74,6 +74,52 @@ def forest_columns(table):
         if f"{column}_err" in table.colnames:
             errors[name] = u.Quantity(np.ma.filled(np.ma.asarray(table[f"{column}_err"]), np.nan)).to_value(u.AA)
     return values, errors, table.meta.get("form", "opacity")
+
+
+def line_estimate(spectrum, region=None):
+    """
+    The most prominent line of a region, absorption or emission, as `find_lines` starts it.
+
+    The continuum is a straight line through the medians of the first and the last fifth of the region.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        One-dimensional. Its wavelengths are taken as they are, in air or vacuum, for a model is fitted to these.
+    region : SpectralRegion, (lower, upper) Quantities, or None
+        None means all pixels.
+
+    Returns
+    -------
+    dict of Quantity
+        By the names of the model's parameters. Lengths are in the unit of the axis, or Angstrom where that is none of
+        length; ``continuum``, in the unit of the flux, is that at the centre.
+    """
+    arrays = read_spectrum(spectrum, window=region, weights=None, wavelength_medium="vacuum", report=False)
+    wave, flux = arrays.wave[arrays.good], arrays.flux[arrays.good]
+    fifth = wave.size // 5
+    if not fifth:
+        raise ValueError(explain("region", "hold at least 5 usable pixels", wave.size, "widen it"))
+    (x, y), (x_end, y_end) = (np.median([wave[k], flux[k]], axis=1) for k in (slice(fifth), slice(-fifth, None)))
+    level = y + (y_end - y) * (wave - x) / (x_end - x)
+    if level.min() <= 0:
+        raise ValueError(explain("spectrum", "have a positive continuum on both sides of the line",
+                                 f"{level.min():.3g} {arrays.flux_unit}", "strengths are relative to it: add it "
+                                 "if it was subtracted, or choose another region"))  # fmt: skip
+    depth = 1.0 - flux / level
+    least = max(0.5 * np.abs(depth).max(), np.finfo(float).tiny)
+    found = [(starting_lines(peaks, sign), peaks["prominence"])
+             for sign in (1.0, -1.0) for peaks in [pick(wave, np.maximum(sign * depth, 0.0), least)]]  # fmt: skip
+    lines, prominence = max(found, key=lambda pair: pair[1].max(initial=0.0))
+    if not len(lines):
+        raise ValueError(explain("region", "hold a line with its continuum on both sides", "none", "widen it"))
+    line = lines.take([np.argmax(prominence)])
+    axis_unit = spectrum.spectral_axis.unit
+    unit = axis_unit if axis_unit.is_equivalent(u.AA) else u.AA
+    values = {"x_0": line.center, "strength": line.strength, "fwhm_G": line.sigma * FWHM_PER_SIGMA,
+              "fwhm_L": 2.0 * line.gamma}  # fmt: skip
+    lengths = {name: (value * u.AA).to(unit) for name, value in values.items()}
+    return {**lengths, "continuum": np.interp(line.center[0], wave, level) * arrays.flux_unit}
 
 
 def forest_table(model, spectral_axis=None):

@@ -3,6 +3,8 @@
 A leaf module that imports astropy and numpy only; the numerical work is imported inside the calls.
 """
 
+from functools import partial
+
 import numpy as np
 from astropy import units as u
 from astropy.modeling.core import Fittable1DModel
@@ -50,6 +52,12 @@ class VoigtForest1D(Fittable1DModel):
     form : {"opacity", "product"}
     tolerance : float
         Every line is evaluated as far as its optical depth exceeds this.
+
+    Notes
+    -----
+    ``estimate_line_parameters(spectrum, VoigtForest1D(), region)`` of `specutils.fitting` starts one line, absorption
+    or emission: the most prominent of the region, on the continuum at its ends. That function gives every parameter
+    one value; forests of several lines start with `from_line_list`, of what `find_lines` has found for example.
 
     Attributes
     ----------
@@ -108,6 +116,8 @@ class VoigtForest1D(Fittable1DModel):
         super().__init__(
             _row(x_0), _row(strength), _row(fwhm_G), _row(fwhm_L), continuum, **kwargs
         )
+        for name in self.param_names:  # where estimate_line_parameters of specutils looks
+            getattr(self, name).estimator = partial(_estimate, name)
 
     @property
     def n_lines(self):
@@ -315,6 +325,12 @@ class VoigtForest1D(Fittable1DModel):
         if isinstance(domain, Quantity):
             return domain.to_value(unit) if unit is not None else domain.value
         return domain
+
+
+def _estimate(name, spectrum, region):
+    from specutils_blase.forest_tables import line_estimate
+
+    return line_estimate(spectrum, region)[name]
 
 
 def _joined(parameters):

@@ -10,6 +10,7 @@ from astropy import units as u
 from astropy.modeling.models import Const1D, RedshiftScaleFactor, Voigt1D
 from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
+from scipy.special import voigt_profile
 from specutils import SpectralRegion, Spectrum
 from specutils.analysis import template_correlate, template_match
 from specutils.fitting import estimate_line_parameters, fit_lines
@@ -248,3 +249,73 @@ class TestSpecutils:
         estimate = estimate_line_parameters(Spectrum(flux=1 - observed().flux, spectral_axis=WAVE * u.AA),
                                             Voigt1D(5005, 0.1, 0.1, 0.1))  # fmt: skip
         assert isinstance(estimate, Voigt1D)
+
+
+class TestEstimate:
+    """estimate_line_parameters of specutils with a forest of one line."""
+
+    AXIS = np.arange(5000.0, 5012.0, 0.02)
+
+    def line(self, strength, level=1.0 * u.one, axis=None, noise=0.0, slope=0.0):
+        axis = self.AXIS * u.AA if axis is None else axis
+        flux = np.exp(-strength * voigt_profile(self.AXIS - 5006.3, 0.3 / 2.3548, 0.12))
+        flux = flux * (1 + slope * (self.AXIS - 5006.3)) + np.random.default_rng(2).normal(0.0, noise, self.AXIS.size)
+        return Spectrum(flux=flux * level, spectral_axis=axis)
+
+    @pytest.mark.parametrize("strength", [0.02, 0.2, 3.0, -0.02, -0.2, -0.5])
+    @pytest.mark.parametrize("level", [1.0 * u.one, 3e-13 * u.Unit("erg / (s cm2 AA)"), 4.0 * u.Jy], ids=str)
+    def test_of_a_line(self, strength, level):
+        estimate = estimate_line_parameters(self.line(strength, level), VoigtForest1D())
+        assert isinstance(estimate, VoigtForest1D)
+        assert abs(estimate.x_0.quantity - 5006.3 * u.AA) < 0.01 * u.AA
+        assert u.isclose(estimate.continuum.quantity, level, rtol=0.02) and estimate.continuum.unit == level.unit
+        ratio = estimate.strength.quantity.to_value(u.AA) / strength
+        assert 0.5 < ratio < 1.5, ratio
+        total = (estimate.fwhm_G.quantity + estimate.fwhm_L.quantity).to_value(u.AA)
+        assert 0.25 < total < 1.2, total  # 0.54 in truth, more where the line is saturated
+
+    def test_on_a_slope(self):
+        straight, sloped = (estimate_line_parameters(self.line(0.05, slope=slope), VoigtForest1D())
+                            for slope in (0.0, 0.1))  # fmt: skip
+        for name, tolerance in (("x_0", 1e-5), ("strength", 0.05), ("fwhm_G", 0.1), ("continuum", 0.01)):
+            assert getattr(sloped, name).value == pytest.approx(getattr(straight, name).value, rel=tolerance)
+
+    def test_with_noise_in_a_region_it_starts_a_fit(self):
+        spectrum = self.line(0.1, 2.0 * u.Jy, noise=0.01)
+        region = SpectralRegion(5004 * u.AA, 5008.6 * u.AA)
+        start = estimate_line_parameters(spectrum, VoigtForest1D(), region)
+        start.continuum.fixed = False
+        fitted = fit_lines(spectrum, start, fitter=SparseLineFitter(), window=region)
+        assert abs(fitted.strength.quantity - 0.1 * u.AA) < 0.02 * u.AA
+        assert abs(fitted.x_0.quantity - 5006.3 * u.AA) < 0.03 * u.AA
+
+    def test_region_chooses_the_line(self):
+        whole = estimate_line_parameters(observed(), VoigtForest1D())
+        assert min(abs(whole.x_0.value - CENTER[[0, 2, 3]])) < 0.05
+        region = SpectralRegion(5001 * u.AA, 5003 * u.AA)
+        emission = estimate_line_parameters(observed(), VoigtForest1D(), region)
+        assert abs(emission.x_0.value - 5002.0) < 0.05 and -0.04 < emission.strength.value < -0.02
+
+    def test_units_of_the_axis(self):
+        one = estimate_line_parameters(self.line(0.2), VoigtForest1D())
+        for unit, own in ((u.nm, u.nm), (u.um, u.um), (u.THz, u.AA)):
+            axis = (self.AXIS * u.AA).to(unit, u.spectral())
+            other = estimate_line_parameters(self.line(0.2, axis=axis), VoigtForest1D())
+            for name in ("x_0", "strength", "fwhm_G", "fwhm_L"):
+                assert getattr(other, name).unit == own
+                ours, theirs = (getattr(model, name).quantity.to_value(u.AA) for model in (one, other))
+                assert theirs == pytest.approx(ours, rel=1e-6)
+
+    def test_copies_can_be_estimated(self):
+        for model in (VoigtForest1D().copy(), pickle.loads(pickle.dumps(VoigtForest1D())), copy.copy(VoigtForest1D())):
+            assert abs(estimate_line_parameters(self.line(0.2), model).x_0.value - 5006.3) < 0.01
+
+    def test_messages(self):
+        with pytest.raises(ValueError, match="region must hold at least 5 usable pixels, got 4"):
+            estimate_line_parameters(self.line(0.2), VoigtForest1D(), SpectralRegion(5006 * u.AA, 5006.07 * u.AA))
+        flat = Spectrum(flux=np.ones(50) * u.Jy, spectral_axis=self.AXIS[:50] * u.AA)
+        with pytest.raises(ValueError, match="region must hold a line with its continuum on both sides"):
+            estimate_line_parameters(flat, VoigtForest1D())
+        subtracted = Spectrum(flux=self.line(-0.2).flux - 1.05, spectral_axis=self.AXIS * u.AA)
+        with pytest.raises(ValueError, match="spectrum must have a positive continuum on both sides of the line"):
+            estimate_line_parameters(subtracted, VoigtForest1D())
