@@ -44,7 +44,7 @@ class VoigtForest1D(Fittable1DModel):
         `~astropy.modeling.functional_models.Voigt1D`.
     continuum : array-like or `~astropy.units.Quantity`, optional
         Legendre coefficients of the continuum, lowest first; their unit is the unit of the flux.  Default 1.
-        Fixed in a fit unless ``model.continuum.fixed = False``.
+        Fixed in a fit, and then in a unit of the flux, unless ``model.continuum.fixed = False``.
     continuum_domain : pair of float or `~astropy.units.Quantity`, optional
         Wavelengths that map to -1 and 1 of the Legendre polynomials; needed for more than one coefficient.
     teff : float or `~astropy.units.Quantity`, optional
@@ -261,6 +261,18 @@ class VoigtForest1D(Fittable1DModel):
         if self.x_0.unit is None:
             return None
         return {self.outputs[0]: self.continuum.unit or u.dimensionless_unscaled}
+
+    def without_units_for_data(self, **data):
+        """As `~astropy.modeling.Model` has it; a fixed continuum must be in a unit of the flux."""
+        from specutils_blase.errors import explain
+
+        unit = getattr(data[self.outputs[0]], "unit", u.dimensionless_unscaled)
+        own = self.continuum.unit or u.dimensionless_unscaled
+        if self.continuum.fixed and not unit.is_equivalent(own):
+            raise u.UnitsError(explain("continuum", f"be in a unit of the flux, '{unit}', where it is fixed",
+                                       f"the unit '{own}'", "give continuum= with the unit, or let it be fitted: "
+                                       "model.continuum.fixed = False"))  # fmt: skip
+        return super().without_units_for_data(**data)
 
     def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
         length = inputs_unit[self.inputs[0]]

@@ -69,6 +69,25 @@ class TestFitLines:
         assert fitted.continuum.unit == FLUX
         assert_true(fitted)
 
+    @pytest.mark.parametrize("unit,flux", [(u.AA, u.Jy), (None, u.Jy), (u.AA, FLUX)], ids=str)
+    @pytest.mark.parametrize("continuum", [1.0, 1.0 * u.one, 1.0 * u.m], ids=str)
+    def test_fixed_continuum_in_no_unit_of_the_flux(self, unit, flux, continuum):
+        model = start(unit, continuum=continuum)
+        with pytest.raises(u.UnitsError, match=r"continuum must be in a unit of the flux, '.*', where it is fixed, got "
+                                               r"the unit '.*'; give continuum= with the unit, or let it"):  # fmt: skip
+            fit_lines(spectrum(2.0, flux), model, fitter=SparseLineFitter())
+
+    def test_fixed_continuum_in_another_unit_of_the_flux(self):
+        fitted = fit_lines(spectrum(2.0, u.Jy), start(continuum=2000 * u.mJy), fitter=SparseLineFitter())
+        assert fitted.continuum.quantity.to_value(u.Jy) == pytest.approx(2.0)
+        assert_true(fitted)
+
+    def test_free_continuum_without_a_unit(self):
+        model = start()
+        model.continuum.fixed = False
+        fitted = fit_lines(spectrum(2.0, u.Jy, NOISE), model, fitter=SparseLineFitter(), weights="unc")
+        assert fitted.continuum.quantity.to_value(u.Jy) == pytest.approx(2.0, rel=1e-3)
+
     @pytest.mark.parametrize("scale", [1e-13, 1e6])
     def test_scale_does_not_matter_with_uncertainties(self, scale):
         reference = fit_lines(spectrum(noise=NOISE), start(), fitter=SparseLineFitter(), weights="unc")
