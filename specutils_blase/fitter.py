@@ -7,7 +7,7 @@ module and numpy only, and everything else inside the call.
 import warnings
 
 import numpy as np
-from astropy.modeling.fitting import Fitter, UnsupportedConstraintError, fitter_unit_support
+from astropy.modeling.fitting import Fitter, NonFiniteValueError, UnsupportedConstraintError, fitter_unit_support
 
 __all__ = ["SparseLineFitter"]
 
@@ -34,6 +34,11 @@ class SparseLineFitter(Fitter):
     which they were learned.  Starting values that were found from the same data, as by a first fit, are recognised
     where they have hardly moved; then, as with few lines, errors are those of the prior and the data.
 
+    Parameters
+    ----------
+    calc_uncertainties : True
+        As fitters of astropy have it; here errors are always computed.
+
     Examples
     --------
     >>> import numpy as np, astropy.units as u
@@ -52,11 +57,14 @@ class SparseLineFitter(Fitter):
 
     supported_constraints = ["fixed", "bounds"]
 
-    def __init__(self):
+    def __init__(self, calc_uncertainties=True):
+        if not calc_uncertainties:
+            raise ValueError("calc_uncertainties must be True, got False; errors come with the fit at no cost")
         self.fit_info = {}
 
     @fitter_unit_support
-    def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5, inplace=False):
+    def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5,
+                 filter_non_finite=True, inplace=False):  # fmt: skip
         """
         Fit a `VoigtForest1D` to data.
 
@@ -75,6 +83,9 @@ class SparseLineFitter(Fitter):
             Of one round; where the prior has to become wider another one follows, four at most.
         acc : float
             The fit has converged when the sum of squares falls by less than this fraction.
+        filter_non_finite : bool
+            Ignore pixels where `x`, `y` or `weights` are not finite, without a warning; False: they are a
+            `~astropy.modeling.fitting.NonFiniteValueError`.
         inplace : bool
             Change `model` itself instead of a copy.
 
@@ -90,7 +101,7 @@ class SparseLineFitter(Fitter):
         _check_start(model)
         model = model if inplace else model.copy()
         lines = _free_lines(free_lines, model.n_lines)
-        problem, order, unit = _problem(model, lines, *_data(x, y, weights), weights is not None)
+        problem, order, unit = _problem(model, lines, *_data(x, y, weights, filter_non_finite), weights is not None)
         started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
                                   rtol=acc, atol=_floor(problem, weights))  # fmt: skip
         solution = started.solution
@@ -151,13 +162,17 @@ def _free_lines(free_lines, n_lines):
     return free
 
 
-def _data(x, y, weights):
-    """Sorted coordinates, data and weights as float64; pixels that are not finite get weight 0."""
+def _data(x, y, weights, filter_non_finite):
+    """Sorted coordinates, data and weights as float64, of the pixels that are finite and have a weight."""
     x, y = (np.ravel(np.asarray(a, dtype=float)) for a in (x, y))
     weights = np.ones_like(y) if weights is None else np.array(weights, dtype=float).ravel()
     if not x.shape == y.shape == weights.shape:
         raise ValueError(f"x, y and weights must have one shape, got {x.shape}, {y.shape}, {weights.shape}")
-    keep = np.isfinite(x) & np.isfinite(y) & np.isfinite(weights) & (weights > 0)
+    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(weights)
+    if not (filter_non_finite or finite.all()):
+        raise NonFiniteValueError(f"x, y and weights must be finite, got {np.count_nonzero(~finite)} of {x.size} "
+                                  "pixels that are not; filter_non_finite=True ignores them")  # fmt: skip
+    keep = finite & (weights > 0)
     if not keep.any():
         raise ValueError("x, y and weights must hold at least one finite pixel with a weight, got none")
     x, y, weights = x[keep], y[keep], weights[keep]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.modeling import fitting, models
-from astropy.modeling.fitting import UnsupportedConstraintError
+from astropy.modeling.fitting import NonFiniteValueError, UnsupportedConstraintError
 from astropy.nddata import StdDevUncertainty
 from scipy.optimize import least_squares
 from scipy.special import voigt_profile
@@ -402,6 +402,26 @@ class TestFitter:
             SparseLineFitter()(make(None), WAVE, np.full(WAVE.size, np.nan))
         with pytest.raises(ValueError, match="one shape"):
             SparseLineFitter()(make(None), WAVE, truth_flux()[:-1])
+
+    def test_uncertainties_are_always_computed(self):
+        fitted = SparseLineFitter(calc_uncertainties=True)(make(None), WAVE, truth_flux())
+        assert (fitted.strength.std > 0).all()
+        with pytest.raises(ValueError, match="calc_uncertainties must be True, got False"):
+            SparseLineFitter(calc_uncertainties=False)
+
+    @pytest.mark.parametrize("which", ["y", "weights"])
+    def test_filter_non_finite_as_in_astropy(self, which):
+        data = {"y": truth_flux(), "weights": np.full(WAVE.size, 300.0)}
+        data[which][[5, 400]] = np.nan
+        keep = np.isfinite(data[which])
+        ours = fit_lines(Spectrum(flux=data["y"] * u.one, spectral_axis=WAVE * u.AA), start(),
+                         fitter=SparseLineFitter(), weights=data["weights"], filter_non_finite=True)  # fmt: skip
+        theirs = SparseLineFitter()(start(), WAVE[keep] * u.AA, data["y"][keep] * u.one,
+                                    weights=data["weights"][keep])  # fmt: skip
+        np.testing.assert_array_equal(ours.strength.value, theirs.strength.value)
+        with pytest.raises(NonFiniteValueError, match="must be finite, got 2 of 800 pixels that are not; filter_non"):
+            SparseLineFitter()(start(None), WAVE, **data, filter_non_finite=False)
+        SparseLineFitter()(start(None), WAVE, truth_flux(), filter_non_finite=False)
 
     def test_is_known_to_astropy(self):
         assert fitting.SparseLineFitter is SparseLineFitter
