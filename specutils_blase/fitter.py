@@ -4,6 +4,7 @@ astropy loads this module through an entry point at the end of importing `astrop
 module and numpy only, and everything else inside the call.
 """
 
+import functools
 import warnings
 
 import numpy as np
@@ -15,6 +16,17 @@ __all__ = ["SparseLineFitter"]
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
 # Standard deviations of the weakest prior that keeps what the data do not know where it started.
 _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
+
+
+def _checked(fit):
+    """The model is looked at before astropy takes the units off it, which not every compound model lets it do."""
+
+    @functools.wraps(fit)
+    def wrapper(self, model, *args, **kwargs):
+        _check(model)
+        return fit(self, model, *args, **kwargs)
+
+    return wrapper
 
 
 class SparseLineFitter(Fitter):
@@ -62,6 +74,7 @@ class SparseLineFitter(Fitter):
             raise ValueError("calc_uncertainties must be True, got False; errors come with the fit at no cost")
         self.fit_info = {}
 
+    @_checked
     @fitter_unit_support
     def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5,
                  filter_non_finite=True, inplace=False):  # fmt: skip
@@ -97,7 +110,8 @@ class SparseLineFitter(Fitter):
         from specutils_blase.solvers.levenberg_marquardt import CONVERGED
         from specutils_blase.solvers.starts import expected_error, fit_from_starts
 
-        _check(model, z)
+        if z is not None:
+            raise ValueError("z must be None: the model has one input")
         _check_start(model)
         model = model if inplace else model.copy()
         lines = _free_lines(free_lines, model.n_lines)
@@ -125,13 +139,11 @@ def _floor(problem, weights):
     return 1e-3 if weights is not None else 1e-14 * float(problem.data @ problem.data)
 
 
-def _check(model, z):
+def _check(model):
     from specutils_blase.modeling import VoigtForest1D
 
     if not isinstance(model, VoigtForest1D):
         raise TypeError(f"model must be a VoigtForest1D, got {type(model).__name__}; the fitters of astropy fit others")
-    if z is not None:
-        raise ValueError("z must be None: the model has one input")
     tied = [name for name, tie in model.tied.items() if tie]
     if tied:
         raise UnsupportedConstraintError(f"SparseLineFitter cannot tie parameters, got tied {tied}; remove the ties")

@@ -393,6 +393,13 @@ class TestFitter:
         with pytest.raises(TypeError, match="VoigtForest1D.*Gaussian1D"):
             SparseLineFitter()(models.Gaussian1D(), WAVE, truth_flux())
 
+    @pytest.mark.parametrize("compound", [
+        lambda: models.RedshiftScaleFactor(1e-4).inverse | start(), lambda: start() * models.Const1D(2.0 * u.one),
+        lambda: start() + models.Linear1D(), lambda: models.Shift(1 * u.AA) | start()])  # fmt: skip
+    def test_compound_models_are_refused(self, compound):
+        with pytest.raises(TypeError, match="model must be a VoigtForest1D, got CompoundModel; the fitters of astropy"):
+            fit_lines(spectrum(), compound(), fitter=SparseLineFitter())
+
     def test_z_is_refused(self):
         with pytest.raises(ValueError, match="z must be None"):
             SparseLineFitter()(make(None), WAVE, truth_flux(), truth_flux())
