@@ -14,6 +14,8 @@ __all__ = ["SparseLineFitter"]
 
 # parameter of the model -> rows of the solver's layout
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
+# Among fewer pixels than these half may be alike by chance.
+MOST_ALIKE = 10
 # Standard deviations of the weakest prior that keeps what the data do not know where it started.
 _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
 
@@ -189,7 +191,14 @@ def _data(x, y, weights, filter_non_finite):
         raise ValueError("x, y and weights must hold at least one finite pixel with a weight, got none")
     x, y, weights = x[keep], y[keep], weights[keep]
     order = np.argsort(x, kind="stable")
-    return x[order], y[order], weights[order]
+    x, y, weights = x[order], y[order], weights[order]
+    # Half of all at one place is what indices make of them; exposures of one pixel each would differ in y.
+    middle = x.size // 2
+    same = np.count_nonzero((x == x[middle]) & (y == y[middle]) & (weights == weights[middle]))
+    if 2 * same >= x.size >= MOST_ALIKE:
+        raise ValueError(f"x must hold different pixels, got one of them {same} times among {x.size}; make the mask of "
+                         "the spectrum bool: fit_lines takes ~mask of integers for indices")  # fmt: skip
+    return x, y, weights
 
 
 def _problem(model, free_lines, x, y, weights, has_weights):

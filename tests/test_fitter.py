@@ -144,6 +144,35 @@ class TestFitLines:
         np.testing.assert_array_equal(ours.strength.value, theirs.strength.value)
         np.testing.assert_array_equal(ours.strength.std, theirs.strength.std)
 
+    @pytest.mark.parametrize("masked", [(), (7,), range(100, 110), range(0, 800, 2), range(0, 798)], ids=len)
+    def test_a_mask_of_integers_is_named(self, masked):
+        mask = np.zeros(WAVE.size, dtype=int)
+        mask[list(masked)] = 1
+        with pytest.raises(ValueError, match=r"x must hold different pixels, got one of them \d+ times among 800; make "
+                                             "the mask of the spectrum bool"):  # fmt: skip
+            fit_lines(spectrum(noise=NOISE, mask=mask), start(), fitter=SparseLineFitter(), weights="unc")
+
+    def test_a_mask_of_flags_is_named(self):
+        mask = np.random.default_rng(0).choice([0, 1, 2, 16], p=[0.8, 0.1, 0.05, 0.05], size=WAVE.size)
+        with pytest.raises(ValueError, match="x must hold different pixels"):
+            fit_lines(spectrum(noise=NOISE, mask=mask), start(), fitter=SparseLineFitter(), weights="unc")
+
+    def test_wavelengths_that_are_there_more_than_once_are_legal(self):
+        # orders that overlap, many exposures of few pixels, and the same data twice
+        fitted = SparseLineFitter()(start(None), np.tile(WAVE, 2), np.tile(truth_flux(), 2))
+        np.testing.assert_allclose(fitted.strength.value, STRENGTH, rtol=0.01)
+        few = slice(None, None, 40)
+        y = np.tile(truth_flux()[few], 200) + np.random.default_rng(0).normal(0.0, NOISE, 4000)
+        model = make(None)
+        model.x_0.fixed = model.fwhm_G.fixed = model.fwhm_L.fixed = True
+        SparseLineFitter()(model, np.tile(WAVE[few], 200), y, weights=np.full(4000, 1 / NOISE))
+        one = VoigtForest1D(CENTER[0], STRENGTH[0], FWHM_G[0], FWHM_L[0])
+        one.x_0.fixed = one.fwhm_G.fixed = one.fwhm_L.fixed = True
+        pixel = np.argmin(np.abs(WAVE - CENTER[0]))
+        y = truth_flux()[pixel] + np.random.default_rng(0).normal(0.0, NOISE, 500)
+        fitted = SparseLineFitter()(one, np.full(500, WAVE[pixel]), y, weights=np.full(500, 1 / NOISE))
+        assert fitted.strength.value == pytest.approx(STRENGTH[0], rel=0.01)
+
     def test_weights_zero_do_not_count(self):
         y, weights = truth_flux(), np.full(WAVE.size, 1 / NOISE)
         y[300:310], weights[300:310] = 7.0, 0.0
