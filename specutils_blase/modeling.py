@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from astropy import units as u
 from astropy.modeling.core import Fittable1DModel
-from astropy.modeling.functional_models import Voigt1D
 from astropy.modeling.parameters import Parameter
 from astropy.units import Quantity
 
@@ -210,13 +209,14 @@ class VoigtForest1D(Fittable1DModel):
     @classmethod
     def from_voigt1d(cls, models, **options):
         """
-        One model of a list of `~astropy.modeling.functional_models.Voigt1D`.
+        One model of `~astropy.modeling.functional_models.Voigt1D`.
 
         Parameters
         ----------
-        models : iterable of Voigt1D
+        models : Voigt1D, or iterable of them
             Each the optical depth of a line, positive for absorption; or, for weak lines, what it takes from a
-            continuum of one.
+            continuum of one. Errors are taken over, with the covariances of a fit where there are any, and what is
+            ``fixed`` in all: ``strength`` is where ``amplitude_L`` and ``fwhm_L`` both are. Bounds and ties are not.
         **options
             Of the class.
 
@@ -224,11 +224,15 @@ class VoigtForest1D(Fittable1DModel):
         -------
         VoigtForest1D
         """
-        models = list(models)
-        names = ("x_0", "amplitude_L", "fwhm_L", "fwhm_G")
-        x_0, amplitude, fwhm_L, fwhm_G = (_joined([getattr(model, name) for model in models]) for name in names)
-        amplitude = amplitude if not isinstance(amplitude, Quantity) else amplitude.to_value(u.one)
-        return cls(x_0, amplitude * fwhm_L * (np.pi / 2), fwhm_G, fwhm_L, **options)
+        from specutils_blase.forest_tables import voigt1d_columns
+
+        values, errors, fixed = voigt1d_columns(models)
+        model = cls(**values, **options)
+        for name in fixed:
+            getattr(model, name).fixed = True
+        for name, error in errors.items():
+            getattr(model, name).std = error
+        return model
 
     def to_voigt1d(self):
         """
@@ -239,13 +243,13 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         list of Voigt1D
-            By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
+            By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum. Each has
+            its ``cov_matrix`` and ``std``, as far as they are known and finite, and what is ``fixed`` here: their
+            ``amplitude_L`` is where ``strength`` and ``fwhm_L`` both are. Bounds are not taken over.
         """
-        parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
-        x_0, strength, fwhm_L, fwhm_G = (np.ravel(p.value if p.unit is None else p.quantity) for p in parameters)
-        amplitude = 2.0 * strength / (np.pi * fwhm_L)
-        amplitude = amplitude.to_value(u.one) if isinstance(amplitude, Quantity) else amplitude
-        return [Voigt1D(*row) for row in zip(x_0, amplitude, fwhm_L, fwhm_G, strict=True)]
+        from specutils_blase.forest_tables import voigt1d_models
+
+        return voigt1d_models(self)
 
     @property
     def input_units(self):
@@ -343,13 +347,6 @@ def _estimate(name, spectrum, region):
     from specutils_blase.forest_tables import line_estimate
 
     return line_estimate(spectrum, region)[name]
-
-
-def _joined(parameters):
-    """Scalar parameters of several models as one array or Quantity."""
-    if not any(parameter.unit for parameter in parameters):
-        return np.array([float(parameter.value) for parameter in parameters])
-    return u.Quantity([parameter.quantity for parameter in parameters])
 
 
 def _row(values):

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.modeling.fitting import TRFLSQFitter
 from astropy.modeling.models import Const1D, RedshiftScaleFactor, Voigt1D
 from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
@@ -203,6 +204,81 @@ class TestVoigt1D:
                                             Voigt1D(500.1 * u.nm, 0.1, 0.01 * u.nm, 0.01 * u.nm)])  # fmt: skip
         np.testing.assert_allclose(mixed.x_0.quantity.to_value(u.AA), [5000, 5001])
         assert len(mixed.to_voigt1d()) == 2
+
+
+    def test_errors_there_and_back(self, fitted):
+        again = VoigtForest1D.from_voigt1d(fitted.to_voigt1d())
+        for name in ("x_0", "strength", "fwhm_G", "fwhm_L"):
+            ours, theirs = getattr(again, name), getattr(fitted, name)
+            assert ours.unit == theirs.unit
+            np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-9)
+
+    def test_errors_of_amplitudes_against_draws(self, fitted):
+        """The third line, which is blended: amplitude and width are strongly correlated."""
+        amplitude = [fit_lines(observed(seed), forest(), fitter=SparseLineFitter(), weights="unc").to_voigt1d()[0]
+                     .amplitude_L.value for seed in range(1, 41)]  # fmt: skip
+        voigt = fitted.to_voigt1d()[0]
+        assert voigt.amplitude_L.std == pytest.approx(np.std(amplitude, ddof=1), rel=0.4)
+        assert voigt.cov_matrix["amplitude_L", "fwhm_L"] < 0
+        assert voigt.stds is None and voigt.x_0.std == pytest.approx(fitted.x_0.std[0])
+
+    def test_errors_of_a_fit_by_astropy(self):
+        truth = Voigt1D(500.5 * u.nm, 0.3, 0.01 * u.nm, 0.02 * u.nm)
+        data = truth(WAVE * u.AA) + np.random.default_rng(1).normal(0.0, 0.0005, WAVE.size)
+        fit = TRFLSQFitter(calc_uncertainties=True)(truth, WAVE * u.AA, data)
+        other = Voigt1D(5001.0 * u.AA, 0.1, 0.1 * u.AA, 0.1 * u.AA)  # without errors
+        model = VoigtForest1D.from_voigt1d([other, fit])
+        assert model.x_0.unit == u.AA and np.isnan(model.strength.std[0])
+        draws = np.random.default_rng(0).multivariate_normal(fit.parameters, fit.cov_matrix.cov_matrix, 40_000)
+        area = draws[:, 1] * draws[:, 2] * np.pi / 2 * fit.fwhm_L.unit.to(u.AA)
+        assert model.strength.std[1] == pytest.approx(area.std(), rel=0.03)
+        assert model.x_0.std[1] == pytest.approx(fit.x_0.std * fit.x_0.unit.to(u.AA))
+
+    def test_errors_that_are_independent_or_not_known(self):
+        model = forest()
+        assert model.to_voigt1d()[0].x_0.std is None and VoigtForest1D.from_voigt1d(model.to_voigt1d()).x_0.std is None
+        model.strength.std, model.x_0.std = 0.1 * np.abs(STRENGTH), np.array([0.01, np.nan, np.inf, 0.02])
+        assert model.to_voigt1d()[0].amplitude_L.std is None  # for that of the width is not known
+        model.fwhm_L.std = 0.2 * FWHM_L
+        voigts = model.to_voigt1d()
+        assert voigts[0].amplitude_L.std == pytest.approx(voigts[0].amplitude_L.value * np.hypot(0.1, 0.2))
+        assert [voigt.x_0.std for voigt in voigts] == [pytest.approx(0.01), None, None, pytest.approx(0.02)]
+        again = VoigtForest1D.from_voigt1d(voigts)
+        np.testing.assert_allclose(again.strength.std, model.strength.std)
+        np.testing.assert_array_equal(np.isfinite(again.x_0.std), [True, False, False, True])
+        assert again.fwhm_G.std is None
+
+    @pytest.mark.parametrize("names,theirs", [(["x_0"], ["x_0"]), (["strength"], []), (["fwhm_L"], ["fwhm_L"]),
+                                              (["strength", "fwhm_L"], ["amplitude_L", "fwhm_L"]),
+                                              (["fwhm_G", "x_0"], ["fwhm_G", "x_0"])])  # fmt: skip
+    def test_what_is_fixed(self, names, theirs):
+        model = forest()
+        for name in names:
+            model.fixed[name] = True
+        fitted = fit_lines(observed(), model, fitter=SparseLineFitter(), weights="unc")
+        voigts = fitted.to_voigt1d()
+        for voigt in voigts:
+            assert {name for name, value in voigt.fixed.items() if value} == set(theirs)
+            assert {name for name in voigt.param_names if getattr(voigt, name).std is None} == set(theirs)
+        again = VoigtForest1D.from_voigt1d(voigts)
+        expected = set() if names == ["strength"] else set(names)
+        assert {name for name, value in again.fixed.items() if value} == expected | {"continuum"}
+
+    def test_one_model_and_sums(self):
+        one = VoigtForest1D.from_voigt1d(Voigt1D(5000.0, 0.3, 0.1, 0.2))
+        assert one.n_lines == 1 and one.strength.value == pytest.approx(0.3 * 0.1 * np.pi / 2)
+        both = VoigtForest1D.from_voigt1d(Voigt1D(5000.0, 0.3, 0.1, 0.2) + Voigt1D(5001.0, 0.3, 0.1, 0.2))
+        np.testing.assert_array_equal(both.x_0.value, [5000, 5001])
+
+    def test_messages(self):
+        with pytest.raises(ValueError, match="models must hold lines, got an empty list; give one Voigt1D or more"):
+            VoigtForest1D.from_voigt1d([])
+        with pytest.raises(TypeError, match="models must be Voigt1D, got Const1D"):
+            VoigtForest1D.from_voigt1d([Const1D(1.0)])
+        voigts = forest().to_voigt1d()
+        voigts[1].x_0.fixed = True
+        with pytest.raises(ValueError, match="models must have x_0 fixed in all or in none, got 1 of 4; free it"):
+            VoigtForest1D.from_voigt1d(voigts)
 
 
 def test_a_forest_of_one_line():
