@@ -35,7 +35,7 @@ class VoigtForest1D(Fittable1DModel):
     Parameters
     ----------
     x_0 : array-like or `~astropy.units.Quantity`, shape (n_lines,)
-        Line centres in vacuum, in any unit of length; plain numbers are Angstrom.
+        Line centres in vacuum, in any unit of length and no other; plain numbers are Angstrom.
     strength : array-like or `~astropy.units.Quantity`, shape (n_lines,)
         Integrated optical depth (length); negative for an emission line.
     fwhm_G, fwhm_L : array-like or `~astropy.units.Quantity`, shape (n_lines,)
@@ -103,6 +103,7 @@ class VoigtForest1D(Fittable1DModel):
     ):
         if form not in FORMS:
             raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        _check_lengths(x_0=x_0, strength=strength, fwhm_G=fwhm_G, fwhm_L=fwhm_L)
         continuum = _column(continuum)
         if continuum_domain is None and (np.size(continuum) > 1 or teff is not None):
             raise ValueError("continuum_domain is needed for more than one continuum coefficient or a teff: give the "
@@ -347,6 +348,17 @@ def _estimate(name, spectrum, region):
     from specutils_blase.forest_tables import line_estimate
 
     return line_estimate(spectrum, region)[name]
+
+
+def _check_lengths(**parameters):
+    """Raise unless all units are of length."""
+    for name, values in parameters.items():
+        unit = getattr(values, "unit", None)
+        if unit is not None and not u.Unit(unit).is_equivalent(u.AA):
+            from specutils_blase.errors import explain
+
+            raise u.UnitsError(explain(name, "be a length", f"the unit '{unit}'",
+                                       "give wavelengths and widths in wavelength"))  # fmt: skip
 
 
 def _row(values):
