@@ -4,17 +4,31 @@ astropy loads this module through an entry point at the end of importing `astrop
 module and numpy only, and everything else inside the call.
 """
 
+import functools
 import warnings
 
 import numpy as np
-from astropy.modeling.fitting import Fitter, UnsupportedConstraintError, fitter_unit_support
+from astropy.modeling.fitting import Fitter, NonFiniteValueError, UnsupportedConstraintError, fitter_unit_support
 
 __all__ = ["SparseLineFitter"]
 
 # parameter of the model -> rows of the solver's layout
 _ROWS = {"strength": (0,), "fwhm_G": (1,), "fwhm_L": (2,), "x_0": (3,)}
+# Among fewer pixels than these half may be alike by chance.
+MOST_ALIKE = 10
 # Standard deviations of the weakest prior that keeps what the data do not know where it started.
 _WEAK = np.array([2.0, 1.0, 1.0, 1.0])
+
+
+def _checked(fit):
+    """The model is looked at before astropy takes the units off it, which not every compound model lets it do."""
+
+    @functools.wraps(fit)
+    def wrapper(self, model, *args, **kwargs):
+        _check(model)
+        return fit(self, model, *args, **kwargs)
+
+    return wrapper
 
 
 class SparseLineFitter(Fitter):
@@ -34,6 +48,11 @@ class SparseLineFitter(Fitter):
     which they were learned.  Starting values that were found from the same data, as by a first fit, are recognised
     where they have hardly moved; then, as with few lines, errors are those of the prior and the data.
 
+    Parameters
+    ----------
+    calc_uncertainties : True
+        As fitters of astropy have it; here errors are always computed.
+
     Examples
     --------
     >>> import numpy as np, astropy.units as u
@@ -52,11 +71,15 @@ class SparseLineFitter(Fitter):
 
     supported_constraints = ["fixed", "bounds"]
 
-    def __init__(self):
+    def __init__(self, calc_uncertainties=True):
+        if not calc_uncertainties:
+            raise ValueError("calc_uncertainties must be True, got False; errors come with the fit at no cost")
         self.fit_info = {}
 
+    @_checked
     @fitter_unit_support
-    def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5, inplace=False):
+    def __call__(self, model, x, y, z=None, weights=None, *, free_lines=None, maxiter=100, acc=1e-5,
+                 filter_non_finite=True, inplace=False):  # fmt: skip
         """
         Fit a `~specutils_blase.modeling.VoigtForest1D` to data.
 
@@ -75,6 +98,9 @@ class SparseLineFitter(Fitter):
             Of one round; where the prior has to become wider another one follows, four at most.
         acc : float
             The fit has converged when the sum of squares falls by less than this fraction.
+        filter_non_finite : bool
+            Ignore pixels where `x`, `y` or `weights` are not finite, without a warning; False: they are a
+            `~astropy.modeling.fitting.NonFiniteValueError`.
         inplace : bool
             Change ``model`` itself instead of a copy.
 
@@ -86,10 +112,12 @@ class SparseLineFitter(Fitter):
         from specutils_blase.solvers.levenberg_marquardt import CONVERGED
         from specutils_blase.solvers.starts import expected_error, fit_from_starts
 
-        _check(model, z)
+        if z is not None:
+            raise ValueError("z must be None: the model has one input")
+        _check_start(model)
         model = model if inplace else model.copy()
         lines = _free_lines(free_lines, model.n_lines)
-        data, level = _scaled(*_data(x, y, weights), weights is not None)
+        data, level = _scaled(*_data(x, y, weights, filter_non_finite), weights is not None)
         problem, order, unit = _problem(model, lines, *data, level, weights is not None)
         started = fit_from_starts(problem, _WEAK[list(problem.layout.free)], unit=unit, max_iterations=maxiter,
                                   rtol=acc, atol=_floor(problem, weights))  # fmt: skip
@@ -115,16 +143,29 @@ def _floor(problem, weights):
     return 1e-3 if weights is not None else 1e-14 * float(problem.data @ problem.data)
 
 
-def _check(model, z):
+def _check(model):
     from specutils_blase.modeling import VoigtForest1D
 
     if not isinstance(model, VoigtForest1D):
         raise TypeError(f"model must be a VoigtForest1D, got {type(model).__name__}; the fitters of astropy fit others")
-    if z is not None:
-        raise ValueError("z must be None: the model has one input")
     tied = [name for name, tie in model.tied.items() if tie]
     if tied:
         raise UnsupportedConstraintError(f"SparseLineFitter cannot tie parameters, got tied {tied}; remove the ties")
+
+
+def _check_start(model):
+    """Values must be numbers, and those that are fitted as logarithms have one."""
+    from specutils_blase.errors import explain
+
+    expected = {"x_0": "be finite", "strength": "be finite and not 0", "fwhm_G": "be finite and positive",
+                "fwhm_L": "be finite and positive", "continuum": "be finite"}  # fmt: skip
+    for name, kind in expected.items():
+        value = np.ravel(getattr(model, name).value)
+        good = np.isfinite(value) & (value != 0 if "not 0" in kind else value > 0 if "positive" in kind else True)
+        if not good.all():
+            got = f"{np.count_nonzero(~good)} of {value.size} that are not, the first {value[~good][0]:g}"
+            raise ValueError(explain(name, f"{kind} at the start", got, "give them a value, which may be small and "
+                                     "grows, or leave these lines out; the sign of a strength is kept"))  # fmt: skip
 
 
 def _free_lines(free_lines, n_lines):
@@ -137,18 +178,29 @@ def _free_lines(free_lines, n_lines):
     return free
 
 
-def _data(x, y, weights):
-    """Sorted coordinates, data and weights as float64; pixels that are not finite get weight 0."""
+def _data(x, y, weights, filter_non_finite):
+    """Sorted coordinates, data and weights as float64, of the pixels that are finite and have a weight."""
     x, y = (np.ravel(np.asarray(a, dtype=float)) for a in (x, y))
     weights = np.ones_like(y) if weights is None else np.array(weights, dtype=float).ravel()
     if not x.shape == y.shape == weights.shape:
         raise ValueError(f"x, y and weights must have one shape, got {x.shape}, {y.shape}, {weights.shape}")
-    keep = np.isfinite(x) & np.isfinite(y) & np.isfinite(weights) & (weights > 0)
+    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(weights)
+    if not (filter_non_finite or finite.all()):
+        raise NonFiniteValueError(f"x, y and weights must be finite, got {np.count_nonzero(~finite)} of {x.size} "
+                                  "pixels that are not; filter_non_finite=True ignores them")  # fmt: skip
+    keep = finite & (weights > 0)
     if not keep.any():
         raise ValueError("x, y and weights must hold at least one finite pixel with a weight, got none")
     x, y, weights = x[keep], y[keep], weights[keep]
     order = np.argsort(x, kind="stable")
-    return x[order], y[order], weights[order]
+    x, y, weights = x[order], y[order], weights[order]
+    # Half of all at one place is what indices make of them; exposures of one pixel each would differ in y.
+    middle = x.size // 2
+    same = np.count_nonzero((x == x[middle]) & (y == y[middle]) & (weights == weights[middle]))
+    if 2 * same >= x.size >= MOST_ALIKE:
+        raise ValueError(f"x must hold different pixels, got one of them {same} times among {x.size}; make the mask of "
+                         "the spectrum bool: fit_lines takes ~mask of integers for indices")  # fmt: skip
+    return x, y, weights
 
 
 def _scaled(x, y, weights, has_weights):
@@ -166,9 +218,6 @@ def _problem(model, free_lines, x, y, weights, level, has_weights):
     from specutils_blase.solvers.lines import COUPLED, LineLayout, SampledLines
 
     every = forest_lines(model)
-    if np.any(every.strength == 0) or np.any(every.sigma <= 0) or np.any(every.gamma <= 0):
-        raise ValueError("strength must not be 0 and fwhm_G, fwhm_L must be positive at the start; the sign of a "
-                         "strength is kept, small values may grow")  # fmt: skip
     order = np.argsort(every.center, kind="stable")
     order = order[free_lines[order]]
     lines = every.take(order)

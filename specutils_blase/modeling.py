@@ -3,10 +3,11 @@
 A leaf module that imports astropy and numpy only; the numerical work is imported inside the calls.
 """
 
+from functools import partial
+
 import numpy as np
 from astropy import units as u
 from astropy.modeling.core import Fittable1DModel
-from astropy.modeling.functional_models import Voigt1D
 from astropy.modeling.parameters import Parameter
 from astropy.units import Quantity
 
@@ -34,7 +35,7 @@ class VoigtForest1D(Fittable1DModel):
     Parameters
     ----------
     x_0 : array-like or `~astropy.units.Quantity`, shape (n_lines,)
-        Line centres in vacuum, in any unit of length; plain numbers are Angstrom.
+        Line centres in vacuum, in any unit of length and no other; plain numbers are Angstrom.
     strength : array-like or `~astropy.units.Quantity`, shape (n_lines,)
         Integrated optical depth (length); negative for an emission line.
     fwhm_G, fwhm_L : array-like or `~astropy.units.Quantity`, shape (n_lines,)
@@ -42,7 +43,7 @@ class VoigtForest1D(Fittable1DModel):
         `~astropy.modeling.functional_models.Voigt1D`.
     continuum : array-like or `~astropy.units.Quantity`, optional
         Legendre coefficients of the continuum, lowest first; their unit is the unit of the flux.  Default 1.
-        Fixed in a fit unless ``model.continuum.fixed = False``.
+        Fixed in a fit, and then in a unit of the flux, unless ``model.continuum.fixed = False``.
     continuum_domain : pair of float or `~astropy.units.Quantity`, optional
         Wavelengths that map to -1 and 1 of the Legendre polynomials; needed for more than one coefficient.
     teff : float or `~astropy.units.Quantity`, optional
@@ -50,6 +51,12 @@ class VoigtForest1D(Fittable1DModel):
     form : {"opacity", "product"}
     tolerance : float
         Every line is evaluated as far as its optical depth exceeds this.
+
+    Notes
+    -----
+    ``estimate_line_parameters(spectrum, VoigtForest1D(), region)`` of `specutils.fitting` starts one line, absorption
+    or emission: the most prominent of the region, on the continuum at its ends. That function gives every parameter
+    one value; forests of several lines start with `from_line_list`, of what `find_lines` has found for example.
 
     Attributes
     ----------
@@ -97,6 +104,7 @@ class VoigtForest1D(Fittable1DModel):
     ):
         if form not in FORMS:
             raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        _check_lengths(x_0=x_0, strength=strength, fwhm_G=fwhm_G, fwhm_L=fwhm_L)
         continuum = _column(continuum)
         if continuum_domain is None and (np.size(continuum) > 1 or teff is not None):
             raise ValueError("continuum_domain is needed for more than one continuum coefficient or a teff: give the "
@@ -109,6 +117,8 @@ class VoigtForest1D(Fittable1DModel):
         super().__init__(
             _row(x_0), _row(strength), _row(fwhm_G), _row(fwhm_L), continuum, **kwargs
         )
+        for name in self.param_names:  # where estimate_line_parameters of specutils looks
+            getattr(self, name).estimator = partial(_estimate, name)
 
     @property
     def n_lines(self):
@@ -232,13 +242,14 @@ class VoigtForest1D(Fittable1DModel):
     @classmethod
     def from_voigt1d(cls, models, **options):
         """
-        One model of a list of `~astropy.modeling.functional_models.Voigt1D`.
+        One model of `~astropy.modeling.functional_models.Voigt1D`.
 
         Parameters
         ----------
-        models : iterable of Voigt1D
+        models : Voigt1D, or iterable of them
             Each the optical depth of a line, positive for absorption; or, for weak lines, what it takes from a
-            continuum of one.
+            continuum of one. Errors are taken over, with the covariances of a fit where there are any, and what is
+            ``fixed`` in all: ``strength`` is where ``amplitude_L`` and ``fwhm_L`` both are. Bounds and ties are not.
         **options
             Of the class.
 
@@ -257,11 +268,15 @@ class VoigtForest1D(Fittable1DModel):
         >>> print(np.abs(model(wave) - np.exp(-lines[0](wave) - lines[1](wave))).max() < 1e-4)
         True
         """
-        models = list(models)
-        names = ("x_0", "amplitude_L", "fwhm_L", "fwhm_G")
-        x_0, amplitude, fwhm_L, fwhm_G = (_joined([getattr(model, name) for model in models]) for name in names)
-        amplitude = amplitude if not isinstance(amplitude, Quantity) else amplitude.to_value(u.one)
-        return cls(x_0, amplitude * fwhm_L * (np.pi / 2), fwhm_G, fwhm_L, **options)
+        from specutils_blase.forest_tables import voigt1d_columns
+
+        values, errors, fixed = voigt1d_columns(models)
+        model = cls(**values, **options)
+        for name in fixed:
+            getattr(model, name).fixed = True
+        for name, error in errors.items():
+            getattr(model, name).std = error
+        return model
 
     def to_voigt1d(self):
         """
@@ -272,7 +287,9 @@ class VoigtForest1D(Fittable1DModel):
         Returns
         -------
         list of Voigt1D
-            By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum.
+            By the order of the lines; a sum of them is minus the logarithm of the flux over the continuum. Each has
+            its ``cov_matrix`` and ``std``, as far as they are known and finite, and what is ``fixed`` here: their
+            ``amplitude_L`` is where ``strength`` and ``fwhm_L`` both are. Bounds are not taken over.
 
         Examples
         --------
@@ -285,11 +302,9 @@ class VoigtForest1D(Fittable1DModel):
         2 5000.0 Angstrom 1.592
         >>> total = lines[0] + lines[1]     # the optical depth, an ordinary compound model
         """
-        parameters = (self.x_0, self.strength, self.fwhm_L, self.fwhm_G)
-        x_0, strength, fwhm_L, fwhm_G = (np.ravel(p.value if p.unit is None else p.quantity) for p in parameters)
-        amplitude = 2.0 * strength / (np.pi * fwhm_L)
-        amplitude = amplitude.to_value(u.one) if isinstance(amplitude, Quantity) else amplitude
-        return [Voigt1D(*row) for row in zip(x_0, amplitude, fwhm_L, fwhm_G, strict=True)]
+        from specutils_blase.forest_tables import voigt1d_models
+
+        return voigt1d_models(self)
 
     @property
     def input_units(self):
@@ -305,6 +320,18 @@ class VoigtForest1D(Fittable1DModel):
         if self.x_0.unit is None:
             return None
         return {self.outputs[0]: self.continuum.unit or u.dimensionless_unscaled}
+
+    def without_units_for_data(self, **data):
+        """As `~astropy.modeling.Model` has it; a fixed continuum must be in a unit of the flux."""
+        from specutils_blase.errors import explain
+
+        unit = getattr(data[self.outputs[0]], "unit", u.dimensionless_unscaled)
+        own = self.continuum.unit or u.dimensionless_unscaled
+        if self.continuum.fixed and not unit.is_equivalent(own):
+            raise u.UnitsError(explain("continuum", f"be in a unit of the flux, '{unit}', where it is fixed",
+                                       f"the unit '{own}'", "give continuum= with the unit, or let it be fitted: "
+                                       "model.continuum.fixed = False"))  # fmt: skip
+        return super().without_units_for_data(**data)
 
     def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
         length = inputs_unit[self.inputs[0]]
@@ -371,11 +398,21 @@ class VoigtForest1D(Fittable1DModel):
         return domain
 
 
-def _joined(parameters):
-    """Scalar parameters of several models as one array or Quantity."""
-    if not any(parameter.unit for parameter in parameters):
-        return np.array([float(parameter.value) for parameter in parameters])
-    return u.Quantity([parameter.quantity for parameter in parameters])
+def _estimate(name, spectrum, region):
+    from specutils_blase.forest_tables import line_estimate
+
+    return line_estimate(spectrum, region)[name]
+
+
+def _check_lengths(**parameters):
+    """Raise unless all units are of length."""
+    for name, values in parameters.items():
+        unit = getattr(values, "unit", None)
+        if unit is not None and not u.Unit(unit).is_equivalent(u.AA):
+            from specutils_blase.errors import explain
+
+            raise u.UnitsError(explain(name, "be a length", f"the unit '{unit}'",
+                                       "give wavelengths and widths in wavelength"))  # fmt: skip
 
 
 def _row(values):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.modeling import fitting, models
-from astropy.modeling.fitting import UnsupportedConstraintError
+from astropy.modeling.fitting import NonFiniteValueError, UnsupportedConstraintError
 from astropy.nddata import StdDevUncertainty
 from scipy.optimize import least_squares
 from scipy.special import voigt_profile
@@ -84,6 +84,25 @@ class TestFitLines:
         assert fitted.continuum.unit == FLUX
         assert_true(fitted)
 
+    @pytest.mark.parametrize("unit,flux", [(u.AA, u.Jy), (None, u.Jy), (u.AA, FLUX)], ids=str)
+    @pytest.mark.parametrize("continuum", [1.0, 1.0 * u.one, 1.0 * u.m], ids=str)
+    def test_fixed_continuum_in_no_unit_of_the_flux(self, unit, flux, continuum):
+        model = start(unit, continuum=continuum)
+        with pytest.raises(u.UnitsError, match=r"continuum must be in a unit of the flux, '.*', where it is fixed, got "
+                                               r"the unit '.*'; give continuum= with the unit, or let it"):  # fmt: skip
+            fit_lines(spectrum(2.0, flux), model, fitter=SparseLineFitter())
+
+    def test_fixed_continuum_in_another_unit_of_the_flux(self):
+        fitted = fit_lines(spectrum(2.0, u.Jy), start(continuum=2000 * u.mJy), fitter=SparseLineFitter())
+        assert fitted.continuum.quantity.to_value(u.Jy) == pytest.approx(2.0)
+        assert_true(fitted)
+
+    def test_free_continuum_without_a_unit(self):
+        model = start()
+        model.continuum.fixed = False
+        fitted = fit_lines(spectrum(2.0, u.Jy, NOISE), model, fitter=SparseLineFitter(), weights="unc")
+        assert fitted.continuum.quantity.to_value(u.Jy) == pytest.approx(2.0, rel=1e-3)
+
     @pytest.mark.parametrize("scale", [1e-13, 1e6])
     def test_scale_does_not_matter_with_uncertainties(self, scale):
         reference = fit_lines(spectrum(noise=NOISE), start(), fitter=SparseLineFitter(), weights="unc")
@@ -139,6 +158,35 @@ class TestFitLines:
         theirs = SparseLineFitter()(start(None), WAVE[keep], y[keep], weights=np.full(keep.sum(), 300.0))
         np.testing.assert_array_equal(ours.strength.value, theirs.strength.value)
         np.testing.assert_array_equal(ours.strength.std, theirs.strength.std)
+
+    @pytest.mark.parametrize("masked", [(), (7,), range(100, 110), range(0, 800, 2), range(0, 798)], ids=len)
+    def test_a_mask_of_integers_is_named(self, masked):
+        mask = np.zeros(WAVE.size, dtype=int)
+        mask[list(masked)] = 1
+        with pytest.raises(ValueError, match=r"x must hold different pixels, got one of them \d+ times among 800; make "
+                                             "the mask of the spectrum bool"):  # fmt: skip
+            fit_lines(spectrum(noise=NOISE, mask=mask), start(), fitter=SparseLineFitter(), weights="unc")
+
+    def test_a_mask_of_flags_is_named(self):
+        mask = np.random.default_rng(0).choice([0, 1, 2, 16], p=[0.8, 0.1, 0.05, 0.05], size=WAVE.size)
+        with pytest.raises(ValueError, match="x must hold different pixels"):
+            fit_lines(spectrum(noise=NOISE, mask=mask), start(), fitter=SparseLineFitter(), weights="unc")
+
+    def test_wavelengths_that_are_there_more_than_once_are_legal(self):
+        # orders that overlap, many exposures of few pixels, and the same data twice
+        fitted = SparseLineFitter()(start(None), np.tile(WAVE, 2), np.tile(truth_flux(), 2))
+        np.testing.assert_allclose(fitted.strength.value, STRENGTH, rtol=0.01)
+        few = slice(None, None, 40)
+        y = np.tile(truth_flux()[few], 200) + np.random.default_rng(0).normal(0.0, NOISE, 4000)
+        model = make(None)
+        model.x_0.fixed = model.fwhm_G.fixed = model.fwhm_L.fixed = True
+        SparseLineFitter()(model, np.tile(WAVE[few], 200), y, weights=np.full(4000, 1 / NOISE))
+        one = VoigtForest1D(CENTER[0], STRENGTH[0], FWHM_G[0], FWHM_L[0])
+        one.x_0.fixed = one.fwhm_G.fixed = one.fwhm_L.fixed = True
+        pixel = np.argmin(np.abs(WAVE - CENTER[0]))
+        y = truth_flux()[pixel] + np.random.default_rng(0).normal(0.0, NOISE, 500)
+        fitted = SparseLineFitter()(one, np.full(500, WAVE[pixel]), y, weights=np.full(500, 1 / NOISE))
+        assert fitted.strength.value == pytest.approx(STRENGTH[0], rel=0.01)
 
     def test_weights_zero_do_not_count(self):
         y, weights = truth_flux(), np.full(WAVE.size, 1 / NOISE)
@@ -265,13 +313,24 @@ class TestConstraints:
         with pytest.raises(UnsupportedConstraintError, match="fwhm_G"):
             SparseLineFitter()(model, WAVE, truth_flux())
 
-    @pytest.mark.parametrize("changes", [{"strength": np.array([0.0, 0.1, 0.1, 0.1])},
-                                         {"fwhm_G": FWHM_G * [1, -1, 1, 1]},
-                                         {"fwhm_L": FWHM_L * [1, 1, 0, 1]}],
-                             ids=["strength", "fwhm_G", "fwhm_L"])  # fmt: skip
-    def test_start_without_a_logarithm(self, changes):
-        with pytest.raises(ValueError, match="strength must not be 0"):
-            SparseLineFitter()(make(None, **changes), WAVE, truth_flux())
+    @pytest.mark.parametrize("unit", [u.AA, None], ids=str)
+    @pytest.mark.parametrize("name,factor,kind", [("strength", 0.0, "finite and not 0"), ("fwhm_G", -1, "positive"),
+                                                  ("fwhm_L", 0.0, "positive"), ("x_0", np.nan, "finite"),
+                                                  ("strength", np.nan, "finite"), ("fwhm_G", np.nan, "finite"),
+                                                  ("fwhm_L", np.nan, "finite"), ("x_0", np.inf, "finite"),
+                                                  ("strength", np.inf, "finite"), ("fwhm_G", np.inf, "finite"),
+                                                  ("fwhm_L", np.inf, "finite")])  # fmt: skip
+    def test_start_that_is_no_number_or_has_no_logarithm(self, name, factor, kind, unit):
+        values = {"x_0": CENTER, "strength": STRENGTH, "fwhm_G": FWHM_G, "fwhm_L": FWHM_L}[name] * [1, factor, 1, 1]
+        model = make(unit)
+        getattr(model, name).value = values
+        message = rf"{name} must be .*{kind}.* at the start, got 1 of 4 that are not, .*; give them a value"
+        with pytest.raises(ValueError, match=message):
+            fit_lines(spectrum(), model, fitter=SparseLineFitter())
+
+    def test_continuum_that_is_no_number(self):
+        with pytest.raises(ValueError, match="continuum must be finite at the start, got 1 of 1"):
+            SparseLineFitter()(make(None, continuum=np.nan), WAVE, truth_flux())
 
     def test_free_continuum(self):
         x = (WAVE - 5006.5) / 6.5
@@ -378,6 +437,13 @@ class TestFitter:
         with pytest.raises(TypeError, match="VoigtForest1D.*Gaussian1D"):
             SparseLineFitter()(models.Gaussian1D(), WAVE, truth_flux())
 
+    @pytest.mark.parametrize("compound", [
+        lambda: models.RedshiftScaleFactor(1e-4).inverse | start(), lambda: start() * models.Const1D(2.0 * u.one),
+        lambda: start() + models.Linear1D(), lambda: models.Shift(1 * u.AA) | start()])  # fmt: skip
+    def test_compound_models_are_refused(self, compound):
+        with pytest.raises(TypeError, match="model must be a VoigtForest1D, got CompoundModel; the fitters of astropy"):
+            fit_lines(spectrum(), compound(), fitter=SparseLineFitter())
+
     def test_z_is_refused(self):
         with pytest.raises(ValueError, match="z must be None"):
             SparseLineFitter()(make(None), WAVE, truth_flux(), truth_flux())
@@ -387,6 +453,26 @@ class TestFitter:
             SparseLineFitter()(make(None), WAVE, np.full(WAVE.size, np.nan))
         with pytest.raises(ValueError, match="one shape"):
             SparseLineFitter()(make(None), WAVE, truth_flux()[:-1])
+
+    def test_uncertainties_are_always_computed(self):
+        fitted = SparseLineFitter(calc_uncertainties=True)(make(None), WAVE, truth_flux())
+        assert (fitted.strength.std > 0).all()
+        with pytest.raises(ValueError, match="calc_uncertainties must be True, got False"):
+            SparseLineFitter(calc_uncertainties=False)
+
+    @pytest.mark.parametrize("which", ["y", "weights"])
+    def test_filter_non_finite_as_in_astropy(self, which):
+        data = {"y": truth_flux(), "weights": np.full(WAVE.size, 300.0)}
+        data[which][[5, 400]] = np.nan
+        keep = np.isfinite(data[which])
+        ours = fit_lines(Spectrum(flux=data["y"] * u.one, spectral_axis=WAVE * u.AA), start(),
+                         fitter=SparseLineFitter(), weights=data["weights"], filter_non_finite=True)  # fmt: skip
+        theirs = SparseLineFitter()(start(), WAVE[keep] * u.AA, data["y"][keep] * u.one,
+                                    weights=data["weights"][keep])  # fmt: skip
+        np.testing.assert_array_equal(ours.strength.value, theirs.strength.value)
+        with pytest.raises(NonFiniteValueError, match="must be finite, got 2 of 800 pixels that are not; filter_non"):
+            SparseLineFitter()(start(None), WAVE, **data, filter_non_finite=False)
+        SparseLineFitter()(start(None), WAVE, truth_flux(), filter_non_finite=False)
 
     def test_is_known_to_astropy(self):
         assert fitting.SparseLineFitter is SparseLineFitter

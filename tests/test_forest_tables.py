@@ -7,9 +7,11 @@ import warnings
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.modeling.fitting import TRFLSQFitter
 from astropy.modeling.models import Const1D, RedshiftScaleFactor, Voigt1D
 from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
+from scipy.special import voigt_profile
 from specutils import SpectralRegion, Spectrum
 from specutils.analysis import template_correlate, template_match
 from specutils.fitting import estimate_line_parameters, fit_lines
@@ -204,6 +206,81 @@ class TestVoigt1D:
         assert len(mixed.to_voigt1d()) == 2
 
 
+    def test_errors_there_and_back(self, fitted):
+        again = VoigtForest1D.from_voigt1d(fitted.to_voigt1d())
+        for name in ("x_0", "strength", "fwhm_G", "fwhm_L"):
+            ours, theirs = getattr(again, name), getattr(fitted, name)
+            assert ours.unit == theirs.unit
+            np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-9)
+
+    def test_errors_of_amplitudes_against_draws(self, fitted):
+        """The third line, which is blended: amplitude and width are strongly correlated."""
+        amplitude = [fit_lines(observed(seed), forest(), fitter=SparseLineFitter(), weights="unc").to_voigt1d()[0]
+                     .amplitude_L.value for seed in range(1, 41)]  # fmt: skip
+        voigt = fitted.to_voigt1d()[0]
+        assert voigt.amplitude_L.std == pytest.approx(np.std(amplitude, ddof=1), rel=0.4)
+        assert voigt.cov_matrix["amplitude_L", "fwhm_L"] < 0
+        assert voigt.stds is None and voigt.x_0.std == pytest.approx(fitted.x_0.std[0])
+
+    def test_errors_of_a_fit_by_astropy(self):
+        truth = Voigt1D(500.5 * u.nm, 0.3, 0.01 * u.nm, 0.02 * u.nm)
+        data = truth(WAVE * u.AA) + np.random.default_rng(1).normal(0.0, 0.0005, WAVE.size)
+        fit = TRFLSQFitter(calc_uncertainties=True)(truth, WAVE * u.AA, data)
+        other = Voigt1D(5001.0 * u.AA, 0.1, 0.1 * u.AA, 0.1 * u.AA)  # without errors
+        model = VoigtForest1D.from_voigt1d([other, fit])
+        assert model.x_0.unit == u.AA and np.isnan(model.strength.std[0])
+        draws = np.random.default_rng(0).multivariate_normal(fit.parameters, fit.cov_matrix.cov_matrix, 40_000)
+        area = draws[:, 1] * draws[:, 2] * np.pi / 2 * fit.fwhm_L.unit.to(u.AA)
+        assert model.strength.std[1] == pytest.approx(area.std(), rel=0.03)
+        assert model.x_0.std[1] == pytest.approx(fit.x_0.std * fit.x_0.unit.to(u.AA))
+
+    def test_errors_that_are_independent_or_not_known(self):
+        model = forest()
+        assert model.to_voigt1d()[0].x_0.std is None and VoigtForest1D.from_voigt1d(model.to_voigt1d()).x_0.std is None
+        model.strength.std, model.x_0.std = 0.1 * np.abs(STRENGTH), np.array([0.01, np.nan, np.inf, 0.02])
+        assert model.to_voigt1d()[0].amplitude_L.std is None  # for that of the width is not known
+        model.fwhm_L.std = 0.2 * FWHM_L
+        voigts = model.to_voigt1d()
+        assert voigts[0].amplitude_L.std == pytest.approx(voigts[0].amplitude_L.value * np.hypot(0.1, 0.2))
+        assert [voigt.x_0.std for voigt in voigts] == [pytest.approx(0.01), None, None, pytest.approx(0.02)]
+        again = VoigtForest1D.from_voigt1d(voigts)
+        np.testing.assert_allclose(again.strength.std, model.strength.std)
+        np.testing.assert_array_equal(np.isfinite(again.x_0.std), [True, False, False, True])
+        assert again.fwhm_G.std is None
+
+    @pytest.mark.parametrize("names,theirs", [(["x_0"], ["x_0"]), (["strength"], []), (["fwhm_L"], ["fwhm_L"]),
+                                              (["strength", "fwhm_L"], ["amplitude_L", "fwhm_L"]),
+                                              (["fwhm_G", "x_0"], ["fwhm_G", "x_0"])])  # fmt: skip
+    def test_what_is_fixed(self, names, theirs):
+        model = forest()
+        for name in names:
+            model.fixed[name] = True
+        fitted = fit_lines(observed(), model, fitter=SparseLineFitter(), weights="unc")
+        voigts = fitted.to_voigt1d()
+        for voigt in voigts:
+            assert {name for name, value in voigt.fixed.items() if value} == set(theirs)
+            assert {name for name in voigt.param_names if getattr(voigt, name).std is None} == set(theirs)
+        again = VoigtForest1D.from_voigt1d(voigts)
+        expected = set() if names == ["strength"] else set(names)
+        assert {name for name, value in again.fixed.items() if value} == expected | {"continuum"}
+
+    def test_one_model_and_sums(self):
+        one = VoigtForest1D.from_voigt1d(Voigt1D(5000.0, 0.3, 0.1, 0.2))
+        assert one.n_lines == 1 and one.strength.value == pytest.approx(0.3 * 0.1 * np.pi / 2)
+        both = VoigtForest1D.from_voigt1d(Voigt1D(5000.0, 0.3, 0.1, 0.2) + Voigt1D(5001.0, 0.3, 0.1, 0.2))
+        np.testing.assert_array_equal(both.x_0.value, [5000, 5001])
+
+    def test_messages(self):
+        with pytest.raises(ValueError, match="models must hold lines, got an empty list; give one Voigt1D or more"):
+            VoigtForest1D.from_voigt1d([])
+        with pytest.raises(TypeError, match="models must be Voigt1D, got Const1D"):
+            VoigtForest1D.from_voigt1d([Const1D(1.0)])
+        voigts = forest().to_voigt1d()
+        voigts[1].x_0.fixed = True
+        with pytest.raises(ValueError, match="models must have x_0 fixed in all or in none, got 1 of 4; free it"):
+            VoigtForest1D.from_voigt1d(voigts)
+
+
 def test_a_forest_of_one_line():
     """astropy gives parameters of one value back as scalars."""
     one = VoigtForest1D([5008.0] * u.AA, [0.06] * u.AA, [0.2] * u.AA, [0.1] * u.AA)
@@ -248,3 +325,73 @@ class TestSpecutils:
         estimate = estimate_line_parameters(Spectrum(flux=1 - observed().flux, spectral_axis=WAVE * u.AA),
                                             Voigt1D(5005, 0.1, 0.1, 0.1))  # fmt: skip
         assert isinstance(estimate, Voigt1D)
+
+
+class TestEstimate:
+    """estimate_line_parameters of specutils with a forest of one line."""
+
+    AXIS = np.arange(5000.0, 5012.0, 0.02)
+
+    def line(self, strength, level=1.0 * u.one, axis=None, noise=0.0, slope=0.0):
+        axis = self.AXIS * u.AA if axis is None else axis
+        flux = np.exp(-strength * voigt_profile(self.AXIS - 5006.3, 0.3 / 2.3548, 0.12))
+        flux = flux * (1 + slope * (self.AXIS - 5006.3)) + np.random.default_rng(2).normal(0.0, noise, self.AXIS.size)
+        return Spectrum(flux=flux * level, spectral_axis=axis)
+
+    @pytest.mark.parametrize("strength", [0.02, 0.2, 3.0, -0.02, -0.2, -0.5])
+    @pytest.mark.parametrize("level", [1.0 * u.one, 3e-13 * u.Unit("erg / (s cm2 AA)"), 4.0 * u.Jy], ids=str)
+    def test_of_a_line(self, strength, level):
+        estimate = estimate_line_parameters(self.line(strength, level), VoigtForest1D())
+        assert isinstance(estimate, VoigtForest1D)
+        assert abs(estimate.x_0.quantity - 5006.3 * u.AA) < 0.01 * u.AA
+        assert u.isclose(estimate.continuum.quantity, level, rtol=0.02) and estimate.continuum.unit == level.unit
+        ratio = estimate.strength.quantity.to_value(u.AA) / strength
+        assert 0.5 < ratio < 1.5, ratio
+        total = (estimate.fwhm_G.quantity + estimate.fwhm_L.quantity).to_value(u.AA)
+        assert 0.25 < total < 1.2, total  # 0.54 in truth, more where the line is saturated
+
+    def test_on_a_slope(self):
+        straight, sloped = (estimate_line_parameters(self.line(0.05, slope=slope), VoigtForest1D())
+                            for slope in (0.0, 0.1))  # fmt: skip
+        for name, tolerance in (("x_0", 1e-5), ("strength", 0.05), ("fwhm_G", 0.1), ("continuum", 0.01)):
+            assert getattr(sloped, name).value == pytest.approx(getattr(straight, name).value, rel=tolerance)
+
+    def test_with_noise_in_a_region_it_starts_a_fit(self):
+        spectrum = self.line(0.1, 2.0 * u.Jy, noise=0.01)
+        region = SpectralRegion(5004 * u.AA, 5008.6 * u.AA)
+        start = estimate_line_parameters(spectrum, VoigtForest1D(), region)
+        start.continuum.fixed = False
+        fitted = fit_lines(spectrum, start, fitter=SparseLineFitter(), window=region)
+        assert abs(fitted.strength.quantity - 0.1 * u.AA) < 0.02 * u.AA
+        assert abs(fitted.x_0.quantity - 5006.3 * u.AA) < 0.03 * u.AA
+
+    def test_region_chooses_the_line(self):
+        whole = estimate_line_parameters(observed(), VoigtForest1D())
+        assert min(abs(whole.x_0.value - CENTER[[0, 2, 3]])) < 0.05
+        region = SpectralRegion(5001 * u.AA, 5003 * u.AA)
+        emission = estimate_line_parameters(observed(), VoigtForest1D(), region)
+        assert abs(emission.x_0.value - 5002.0) < 0.05 and -0.04 < emission.strength.value < -0.02
+
+    def test_units_of_the_axis(self):
+        one = estimate_line_parameters(self.line(0.2), VoigtForest1D())
+        for unit, own in ((u.nm, u.nm), (u.um, u.um), (u.THz, u.AA)):
+            axis = (self.AXIS * u.AA).to(unit, u.spectral())
+            other = estimate_line_parameters(self.line(0.2, axis=axis), VoigtForest1D())
+            for name in ("x_0", "strength", "fwhm_G", "fwhm_L"):
+                assert getattr(other, name).unit == own
+                ours, theirs = (getattr(model, name).quantity.to_value(u.AA) for model in (one, other))
+                assert theirs == pytest.approx(ours, rel=1e-6)
+
+    def test_copies_can_be_estimated(self):
+        for model in (VoigtForest1D().copy(), pickle.loads(pickle.dumps(VoigtForest1D())), copy.copy(VoigtForest1D())):
+            assert abs(estimate_line_parameters(self.line(0.2), model).x_0.value - 5006.3) < 0.01
+
+    def test_messages(self):
+        with pytest.raises(ValueError, match="region must hold at least 5 usable pixels, got 4"):
+            estimate_line_parameters(self.line(0.2), VoigtForest1D(), SpectralRegion(5006 * u.AA, 5006.07 * u.AA))
+        flat = Spectrum(flux=np.ones(50) * u.Jy, spectral_axis=self.AXIS[:50] * u.AA)
+        with pytest.raises(ValueError, match="region must hold a line with its continuum on both sides"):
+            estimate_line_parameters(flat, VoigtForest1D())
+        subtracted = Spectrum(flux=self.line(-0.2).flux - 1.05, spectral_axis=self.AXIS * u.AA)
+        with pytest.raises(ValueError, match="spectrum must have a positive continuum on both sides of the line"):
+            estimate_line_parameters(subtracted, VoigtForest1D())

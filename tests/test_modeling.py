@@ -262,9 +262,13 @@ class TestErrors:
         with pytest.raises(ValueError):
             make(strength=[0.1, 0.2] * u.AA)(WAVE * u.AA)
 
-    def test_line_parameters_with_wrong_units(self):
-        with pytest.raises(u.UnitsError):
-            make(strength=STRENGTH * u.s)(WAVE * u.AA)
+    @pytest.mark.parametrize("name", ["x_0", "strength", "fwhm_G", "fwhm_L"])
+    @pytest.mark.parametrize("unit", [u.Hz, u.km / u.s, u.one, u.pix, u.Jy], ids=str)
+    def test_line_parameters_with_wrong_units(self, name, unit):
+        with pytest.raises(u.UnitsError, match=f"{name} must be a length, got the unit '.*'; give wavelengths"):
+            make(**{name: CENTER * unit})
+        with pytest.raises(u.UnitsError, match=f"{name} must be a length"):
+            VoigtForest1D(**{name: 5000.0 * unit})
 
     def test_a_fitter_of_astropy_on_one_line(self):
         truth = VoigtForest1D(5004.0, 0.2, 0.2, 0.1)

@@ -138,9 +138,15 @@ def depth(wave):
 def test_as_many_pixels_as_lines():
     wave = CENTER + [0.1, 0.0, -0.2]
     expected = np.exp(-depth(wave).sum(axis=1))
-    np.testing.assert_allclose(forest()(wave * u.AA).value, expected, rtol=1e-6)
     moved = RedshiftScaleFactor(1e-4).inverse | forest()
-    np.testing.assert_allclose(moved(wave * (1 + 1e-4) * u.AA).value, expected, rtol=1e-6)
+    # fewer and more pixels as well: where parameters are broadcast with pixels it is three that pass by chance
+    for n in (1, 2, 3):
+        np.testing.assert_allclose(forest()(wave[:n] * u.AA).value, expected[:n], rtol=1e-6)
+        np.testing.assert_allclose(moved(wave[:n] * (1 + 1e-4) * u.AA).value, expected[:n], rtol=1e-6)
+    for shape in ((3, 1), (1, 3)):
+        np.testing.assert_allclose(forest()(wave.reshape(shape) * u.AA).value, expected.reshape(shape), rtol=1e-6)
+    assert forest()(wave[:1] * u.AA).shape == (1,)
+    np.testing.assert_allclose(forest()(np.tile(wave, 2) * u.AA).value, np.tile(expected, 2), rtol=1e-6)
     spectrum = Spectrum(spectral_axis=np.sort(wave) * u.AA, flux=expected[np.argsort(wave)] * u.one,
                         uncertainty=StdDevUncertainty(np.full(3, 1e-3)))  # fmt: skip
     start = forest()
@@ -154,7 +160,7 @@ def test_as_many_pixels_as_lines():
 
 def test_no_lines():
     nothing = forest().to_line_list()[:0]
-    with pytest.raises(ValueError, match="line"):
+    with pytest.raises(ValueError, match="lines must hold lines, got an empty table"):
         VoigtForest1D.from_line_list(nothing)
     with pytest.raises(ValueError, match="lines must have lines within"):
         clone_spectrum(Spectrum(spectral_axis=np.linspace(5000, 5004, 400) * u.AA, flux=np.ones(400) * u.one),
@@ -162,10 +168,10 @@ def test_no_lines():
 
 
 def test_equivalent_widths_and_their_errors():
-    n, copies, noise, rng = 100, 3, 0.005, np.random.default_rng(5)
-    fine = np.arange(4950.0, 5055.0, 0.001)
+    n, copies, noise, rng = 60, 80, 0.005, np.random.default_rng(5)
+    fine = 5002.0 + 1e-3 * np.sinh(np.linspace(-19.0, 19.0, 400_001))  # as far as wings count
     expected = np.trapezoid(-np.expm1(-depth(fine)), fine, axis=0)
-    # the lines three times, so far apart that they do not know of each other, make three draws of a fit
+    # the lines many times, so far apart that they do not know of each other, make as many draws of a fit
     wave, away = np.arange(5000.0, 5004.0, 0.04), 20.0 * np.arange(copies)
     axis = np.add.outer(away, wave).ravel() * u.AA
     start = VoigtForest1D(np.add.outer(away, CENTER).ravel() * u.AA,
@@ -180,8 +186,8 @@ def test_equivalent_widths_and_their_errors():
         errors.append(u.Quantity(table["equivalent_width_err"]).to_value(u.AA).reshape(copies, 3))
     widths, errors = np.reshape(widths, (-1, 3)), np.reshape(errors, (-1, 3))
     np.testing.assert_array_less(np.abs(widths.mean(axis=0) - expected), 4 * errors.mean(axis=0) / np.sqrt(n * copies))
-    ratio = widths.std(axis=0) / errors.mean(axis=0)  # known to 4 %
-    np.testing.assert_allclose(ratio, 1.0, atol=0.12)
+    ratio = widths.std(axis=0) / errors.mean(axis=0)  # known to 1 %: errors that are 10 % off are seen
+    np.testing.assert_allclose(ratio, 1.0, atol=0.05)
 
 
 def test_a_fitted_model_is_plain_numbers():

@@ -54,11 +54,12 @@ def optical_depth(wave, center, strength, sigma, gamma, tolerance):
     reach = half_width(strength, sigma, gamma, (1.0 - SHARE) * tolerance)  # the rest is for the interpolation
     if np.isnan(center + reach).any():  # seen everywhere, so that it is seen
         return np.full(wave.size, np.nan)
-    span, step = 0.0, np.ones(1)
-    if wave.size > 1:
-        some = np.linspace(0, wave.size - 2, min(wave.size - 1, 1000)).astype(np.int64)
+    span, step, spacing = 0.0, np.ones(1), np.diff(wave)
+    spacing = spacing[spacing > 0]  # exposures may share wavelengths
+    if spacing.size:
+        some = np.linspace(0, spacing.size - 1, min(spacing.size, 1000)).astype(np.int64)
         span = wave[-1] - wave[0]
-        step = RATIO * np.median(wave[some + 1] - wave[some]) * RATIO ** np.arange(16)
+        step = RATIO * np.median(spacing[some]) * RATIO ** np.arange(16)
     step = step[step * FEWEST <= span]
     start, size = wave[:1] - 3.0 * step, np.ceil(span / step).astype(np.int64) + 8
     offset = np.concatenate([[wave.size], wave.size + np.cumsum(size)]).astype(np.int64)

@@ -125,3 +125,12 @@ def test_agrees_with_the_direct_sum_on_a_spectrum():
     wave = np.geomspace(4900.0, 5100.0, 20_000)
     direct = compiled.optical_depth(wave, *lines, 1e-9)
     np.testing.assert_allclose(multilevel.optical_depth(wave, *lines, 1e-9), direct, rtol=2e-8, atol=2e-8)
+
+
+@pytest.mark.parametrize("exposures", [2, 7, 300])
+@pytest.mark.parametrize("n_pix", [1, 2, 20, 700])
+def test_exposures_may_share_wavelengths(exposures, n_pix):
+    wave, lines = np.linspace(5000.0, 5010.0, n_pix), draw(4, 5)
+    tau = multilevel.optical_depth(np.repeat(wave, exposures), *lines, 1e-6)
+    expected = np.repeat(plain(wave, lines), exposures)
+    np.testing.assert_allclose(tau, expected, atol=5 * 1.1e-6)

@@ -306,7 +306,7 @@ TAMPERED = {
     "extra": ("fit_info:", "fit_info_:", "breaks the schema"),
     "tolerance": ("tolerance: 1.0e-06", "tolerance: 0.0e-06", "tolerance breaks the schema"),
     "teff": ("unit: !unit/unit-1.0.0 K", "unit: !unit/unit-1.0.0 m", "damaged"),
-    "unit": ("unit: !unit/unit-1.0.0 Angstrom", "unit: !unit/unit-1.0.0 s       ", "in units of length"),
+    "unit": ("unit: !unit/unit-1.0.0 Angstrom", "unit: !unit/unit-1.0.0 s       ", "x_0 must be a length, got"),
     "coverage": ("coverage: [4999.0, 5011.0]", "coverage: [5011.0, 4999.0]", "damaged .*must be the first and last"),
     "shape": ("shape: [5]", "shape: [9]", "damaged"),
     "source": ("source: 1\n", "source: 99\n", "damaged"),
