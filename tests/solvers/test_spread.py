@@ -31,7 +31,7 @@ def test_is_where_the_marginal_likelihood_is_largest(scatter):
     y = truth(x) + rng.normal(0.0, noise, x.size)
     for name in ("x_0", "fwhm_G", "fwhm_L", "continuum"):
         getattr(start, name).fixed = True
-    problem, *_ = _problem(start, np.ones(150, dtype=bool), x, y, np.full(x.size, 1.0 / noise), True)
+    problem, *_ = _problem(start, np.ones(150, dtype=bool), x, y, np.full(x.size, 1.0 / noise), 1.0, True)
     problem.penalty = QuadraticPenalty(problem.layout.pack(), np.full(problem.layout.shape, 0.25))
     problem.held = np.zeros(problem.layout.shape, dtype=bool)
     theta, groups, believed = problem.start(), None, np.full(problem.layout.shape, np.inf)  # in nothing
