@@ -126,7 +126,7 @@ class SparseLineFitter(Fitter):
         matrix, factor, error, n_parameters = expected_error(problem, solution.theta, started, unit)
         self.fit_info = {
             "status": solution.status, "message": solution.message,
-            "chi2": float(residual @ residual) * (1.0 if weights is not None else level**2),
+            "chi2": float(residual @ residual) * (1.0 if weights is not None else float(level) ** 2),
             "dof": float(n_pixels - n_parameters), "n_pixels": n_pixels, "n_iterations": solution.n_iterations,
             "n_lines": model.n_lines, "start_scatter": _scatter(problem, started),
         }  # fmt: skip
@@ -222,28 +222,32 @@ def _problem(model, free_lines, x, y, weights, level, has_weights):
     order = order[free_lines[order]]
     lines = every.take(order)
     free = tuple(row for name, rows in _ROWS.items() if not model.fixed[name] for row in rows) if len(lines) else ()
-    layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines))
+    layout = LineLayout(lines, tuple(sorted(free)), *_limits(model, lines, x[-1] - x[0]))
     continuum = model.continuum_basis(x)
     if not free_lines.all():
         values = (getattr(model, name).value[~free_lines] for name in ("x_0", "strength", "fwhm_G", "fwhm_L"))
         continuum = continuum * model.transmission(x, *values)[:, None]
     coefficients = np.ravel(model.continuum.value) / level
     fixed = bool(model.fixed["continuum"])
+    # the matrix may be cut where lines are many: then it takes a few steps more, but to the same minimum
     problem = SampledLines(
         x, y, weights, continuum[:, :0] if fixed else continuum, layout, continuum=continuum @ coefficients,
-        form=model.form, tolerance=model.tolerance, derivative_tolerance=1e-4, neighbours=COUPLED,
+        form=model.form, tolerance=model.tolerance, derivative_tolerance=float(np.clip(5e-7 * len(lines), 1e-6, 1e-4)),
+        exact_gradient=True, neighbours=COUPLED,
         coefficients=None if fixed else coefficients,
     )  # fmt: skip
     # without weights the residuals are in units of the scaled data
     return problem, order, 1.0 if has_weights else noise_level(y) ** 2
 
 
-def _limits(model, lines):
-    """Bounds of the model as limits of the layout, (n_lines, 4) each."""
+def _limits(model, lines, span):
+    """Bounds of the model as limits of the layout, (n_lines, 4) each; a line broader than the data is none."""
     from specutils_blase.functional.constants import FWHM_PER_SIGMA
 
     lower, upper = np.full((len(lines), 4), -50.0), np.full((len(lines), 4), 20.0)
     lower[:, 3], upper[:, 3] = -np.inf, np.inf
+    for row, start, factor in ((1, lines.sigma, 1.0 / FWHM_PER_SIGMA), (2, lines.gamma, 0.5)):
+        upper[:, row] = np.log(np.maximum(factor * max(span, 1e-300), 2.0 * start))
     for name, row, factor in (("strength", 0, 1.0), ("fwhm_G", 1, 1.0 / FWHM_PER_SIGMA), ("fwhm_L", 2, 0.5)):
         low, high = model.bounds[name]
         if name == "strength" and (low is not None and low < 0 or high is not None and high <= 0):

@@ -259,6 +259,10 @@ class SampledLines:
         A fixed continuum that multiplies the transmission if m = 0.
     form : {"opacity", "product"}
     tolerance : float
+    exact_gradient : bool
+        Whether only the matrix is cut where derivatives are below their tolerance, and the gradient no sooner than the
+        model: where residuals are coherent, over a wrong continuum, wings that are cut off add up, and the minimum
+        would lie elsewhere.
     neighbours : int, optional
         Lines couple in the solver with this many following lines at most (default: all that overlap).
     penalty : object with cost, gradient and curvature of theta, optional
@@ -269,12 +273,13 @@ class SampledLines:
     """
 
     def __init__(self, wave, data, weight, basis, layout, *, continuum=None, form="opacity", tolerance=1e-6,
-                 derivative_tolerance=DERIVATIVE_TOLERANCE, neighbours=None, penalty=None,
+                 derivative_tolerance=DERIVATIVE_TOLERANCE, exact_gradient=False, neighbours=None, penalty=None,
                  coefficients=None, ties=None):  # fmt: skip
         self.wave, self.data, self.weight, self.basis, self.layout = wave, data, weight, basis, layout
         self.continuum, self.form, self.tolerance = continuum, form, tolerance
         self.derivative_tolerance, self.neighbours, self.penalty = derivative_tolerance, neighbours, penalty
         self.coefficients = np.zeros(0) if coefficients is None else coefficients
+        self.exact_gradient = exact_gradient
         self.ties, self.n_ties = ties, 0 if ties is None else len(ties)
         self.rows = np.ascontiguousarray(basis.T)
         n_lines, q = layout.shape
@@ -346,11 +351,21 @@ class SampledLines:
         near = neighbour_windows(self.wave, lines.center, lo, hi, self.neighbours)
         matrix = assemble(columns, offset, lo, hi, dense, near)
         gradient = np.concatenate([project(columns, offset, lo, hi, residual), np.einsum("mp,p->m", dense, residual)])
+        if self.exact_gradient:
+            sums = self._projected(lines, -transmission * continuum * self.weight * residual)
+            gradient[: len(lines) * q] = (sums[list(self.layout.free)] * units[:q]).T.ravel()
         if self.penalty is not None:
             local = self.split(theta)[0]
             gradient[: local.size] += self.penalty.gradient(local).ravel()
             matrix.add_to_diagonal(self.held_by(theta))
         return gradient, matrix
+
+    def _projected(self, lines, vector):
+        """Sums of the lines' derivatives times a vector (n_pix,), as far as the model reaches, (4, n_lines)."""
+        reach = compiled.half_width(lines.strength, lines.sigma, lines.gamma, self.tolerance)
+        lo, hi = compiled.line_windows(self.wave, lines.center, reach)
+        return compiled.line_projections(self.wave, *lines, lo, hi, vector,
+                                         np.full(len(lines), self.form == "product"))  # fmt: skip
 
     def coupling(self, theta):
         """See `levenberg_marquardt.Problem`."""

@@ -1,5 +1,8 @@
 """Covariances between lines survive in files that were asked to hold them, and nowhere else."""
 
+import copy
+import pickle
+
 import asdf
 import numpy as np
 import pytest
@@ -111,6 +114,9 @@ def test_of_an_open_file_is_read_when_it_is_asked_for(clones, tmp_path):
         same(template, lazy, slice(2, 8))
         assert "loaded" in vars(lazy.line_covariance)
         lazy.write(tmp_path / "copy.asdf", covariance=True)
+        copies = copy.deepcopy(file["template"]), pickle.loads(pickle.dumps(file["template"]))
+    for one in copies:
+        same(template, one, slice(2, 8))
     same(template, lazy, slice(2, 8))  # what has been read stays
     same(template, LineTemplate.read(tmp_path / "copy.asdf"), slice(2, 8))
     with asdf.open(tmp_path / "with.asdf") as file:

@@ -176,7 +176,15 @@ class FiledCovariance:
         """The `TableCovariance`."""
         from specutils_blase.covariance import TableCovariance
 
-        return TableCovariance.from_arrays(**{name: own_array(value) for name, value in self._node.items()})
+        try:
+            arrays = {name: own_array(value) for name, value in self._node.items()}
+        except OSError as error:
+            raise OSError("the covariances of lines must be read while the file is open, got one that is closed; read "
+                          "with LineTemplate.read or SpectrumFit.read, or keep it open") from error  # fmt: skip
+        return TableCovariance.from_arrays(**arrays)
+
+    def __reduce__(self):  # copies are of what is in the file
+        return _itself, (self.loaded,)
 
     def arrays(self):
         """See `TableCovariance`."""
@@ -184,6 +192,10 @@ class FiledCovariance:
 
     def __call__(self, table, lines, name):
         return self.loaded(table, lines, name)
+
+
+def _itself(value):
+    return value
 
 
 def _covariance(node):
