@@ -100,6 +100,9 @@ def match_lines(lines, native, *, radial_velocity=None, temperature=None, streng
         raise ValueError(explain("min_probability", "lie between 0 and 1", repr(min_probability), "0.5 is the default"))
     rest = line_centers(lines) / np.sqrt((1 + velocity / SPEED_OF_LIGHT) / (1 - velocity / SPEED_OF_LIGHT))
     center = line_centers(native)
+    for name, found in (("lines", rest), ("native", center)):
+        if not found.size:
+            raise ValueError(explain(name, "hold lines", "an empty table", "check how it was selected"))
     if "species" not in native.colnames:
         raise ValueError(explain("native", "have a column species", native.colnames, "read it with specutils_blase.io"))
     expected = _expected(native, temperature, strength)

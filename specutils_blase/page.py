@@ -11,8 +11,9 @@ from astropy import units as u
 
 from specutils_blase import __version__
 from specutils_blase.drawing import lit_continuum, order_name, parameter
+from specutils_blase.errors import explain
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
-from specutils_blase.io.whole import free_path, written_whole
+from specutils_blase.io.whole import as_path, free_path, written_whole
 from specutils_blase.plotting import drawn_fit
 from specutils_blase.quality import noise_of, order_parts, vacuum_wavelengths
 from specutils_blase.report import fit_pairs, with_error
@@ -83,6 +84,8 @@ def write_page(fit, path, overwrite=False):
         Whether an existing file is replaced.
     """
     free_path(path, overwrite)  # before the work
+    if (suffix := as_path(path).suffix.lower()) not in ("", ".html", ".htm"):
+        raise ValueError(explain("path", "end like the name of a page", repr(suffix), "end it in .html"))
     text = _page(fit)
     with written_whole(path, overwrite) as part:
         part.write_text(text, encoding="utf-8")

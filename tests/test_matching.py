@@ -214,6 +214,8 @@ def test_centers_that_are_not_known_and_plain_tables():
         ({"strength": "depth"}, ValueError, "strength must name a column of native"),
         ({"strength": "zero"}, ValueError, r'native\["zero"\] must be positive in every row'),
         ({"native": QTable({"line_center": [6000.0] * u.AA})}, ValueError, "native must have a column species"),
+        ({"lines": QTable({"line_center": [] * u.AA})}, ValueError, "lines must hold lines, got an empty table"),
+        ({"native": QTable({"line_center": [] * u.AA})}, ValueError, "native must hold lines, got an empty table"),
         ({"lines": 3}, TypeError, "lines must be a Table"),
         ({"lines": QTable({"line_center": [6e3] * u.AA, "line_center_err": [1.0]})}, u.UnitsError, "line_center_err"),
     ],

@@ -220,6 +220,8 @@ def test_file_is_whole_or_not_there(fit, tmp_path, monkeypatch):
         fit.report(tmp_path)
     with pytest.raises(TypeError, match="path must be the name of a file"):
         fit.report(3)
+    with pytest.raises(ValueError, match="path must end like the name of a page, got '.pdf'"):
+        fit.report(tmp_path / "fit.pdf")
 
     def broken(*arguments):
         raise KeyboardInterrupt
