@@ -99,7 +99,7 @@ class SparseLineFitter(Fitter):
         acc : float
             The fit has converged when the sum of squares falls by less than this fraction.
         filter_non_finite : bool
-            Ignore pixels where `x`, `y` or `weights` are not finite, without a warning; False: they are a
+            Ignore pixels where ``x``, ``y`` or ``weights`` are not finite, without a warning; False: they are a
             `~astropy.modeling.fitting.NonFiniteValueError`.
         inplace : bool
             Change ``model`` itself instead of a copy.
