@@ -12,7 +12,7 @@ import specutils_blase.io.echelle  # noqa: F401  who fits orders can read them: 
 from specutils_blase.adapters import quantity_value, read_spectrum
 from specutils_blase.errors import BlaseWarning, NoPixelsError, explain
 
-__all__ = ["Motion", "Orders", "listed", "motion", "one_of", "read_orders"]
+__all__ = ["Motion", "Orders", "listed", "members", "motion", "one_of", "read_orders"]
 
 # More than the orbit and the rotation of the Earth together [km/s].
 FASTEST_EARTH = 40.0
@@ -133,13 +133,13 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
         arrays = read_spectrum(observed, name, window=window, exclude_regions=exclude_regions, weights=weights,
                                wavelength_medium=wavelength_medium)  # fmt: skip
         return Orders([arrays], [observed], [np.ones(arrays.wave.size, dtype=bool)], observed)
-    members, kept = _members(observed, name)
+    spectra, kept = members(observed, name)
     own_weights = weights is not None and not isinstance(weights, str)
-    if own_weights and len(weights) != len(members):
-        raise ValueError(explain("weights", f"hold an array for each of the {len(members)} orders", len(weights),
+    if own_weights and len(weights) != len(spectra):
+        raise ValueError(explain("weights", f"hold an array for each of the {len(spectra)} orders", len(weights),
                                  "give them in the same sequence"))  # fmt: skip
     arrays, skipped = [], []
-    for k, (member, pixels) in enumerate(zip(members, kept, strict=True)):
+    for k, (member, pixels) in enumerate(zip(spectra, kept, strict=True)):
         weight = np.asarray(weights[k])[pixels] if own_weights else weights
         try:
             arrays.append(read_spectrum(member, f"{name}[{k}]", window=window, exclude_regions=exclude_regions,
@@ -149,19 +149,19 @@ def read_orders(observed, name="observed", *, window=None, exclude_regions=None,
             skipped.append(k)
     used = [a for a in arrays if a is not None]
     if not used:
-        raise NoPixelsError(explain(name, "have pixels to use", f"{len(members)} orders in which none can be used",
+        raise NoPixelsError(explain(name, "have pixels to use", f"{len(spectra)} orders in which none can be used",
                                     "check their masks and uncertainties, and the window"))  # fmt: skip
     _check_same(arrays, name)
     number = sum(a.n_ignored for a in used) + sum(int(np.count_nonzero(~k)) for k in kept)
     if skipped and window is None:
-        warnings.warn(f"{name}: {len(skipped)} of {len(members)} orders have no pixel that can be used and are skipped "
+        warnings.warn(f"{name}: {len(skipped)} of {len(spectra)} orders have no pixel that can be used and are skipped "
                       f"(numbers {listed(skipped)})", BlaseWarning, stacklevel=3)  # fmt: skip
     if number:
         total = sum(pixels.size for pixels in kept)
-        warnings.warn(f"{name}: {number} of {total} pixels in {len(members)} orders are ignored (flux not finite, "
+        warnings.warn(f"{name}: {number} of {total} pixels in {len(spectra)} orders are ignored (flux not finite, "
                       "masked, or no finite positive uncertainty); exclude them to avoid this warning",
                       BlaseWarning, stacklevel=3)  # fmt: skip
-    return Orders(arrays, members, kept, observed)
+    return Orders(arrays, spectra, kept, observed)
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,23 @@ def one_of(spectra, number):
     return _row(spectra, number, axis[keep], keep)
 
 
-def _members(observed, name):
-    """The orders as one-dimensional spectra, and which pixels of the input each holds."""
+def members(observed, name):
+    """
+    Several spectra in whatever they came as a list.
+
+    Parameters
+    ----------
+    observed : SpectrumCollection, SpectrumList, list of Spectrum, or Spectrum of two dimensions
+    name : str
+        Name of the argument, for messages.
+
+    Returns
+    -------
+    spectra : list of Spectrum
+        Of one dimension.
+    kept : list of ndarray of bool
+        Which pixels of the input each holds.
+    """
     if isinstance(observed, SpectrumCollection):
         kept = [np.isfinite(axis.value) & (axis.value > 0) for axis in observed.spectral_axis]
         return [one_of(observed, k) for k in range(len(kept))], kept

@@ -1,0 +1,148 @@
+"""The continuum of galaxies in bins of the rest frame, which emission lines and pixels that are missing leave alone."""
+
+import numpy as np
+from astropy import units as u
+from specutils import Spectrum
+
+from specutils_blase.adapters import read_spectrum
+from specutils_blase.errors import NoPixelsError, explain
+from specutils_blase.functional.constants import SPEED_OF_LIGHT
+from specutils_blase.orders import members
+
+__all__ = ["BINS", "EMISSION_LINES", "top_hat_continuum"]
+
+# Edges of the bins in the rest frame [Angstrom], those of Khederlarian et al. (2024).
+BINS = np.linspace(3400.0, 7000.0, 13)
+# Rest wavelengths in vacuum of what is left out [Angstrom]: [Ne V], [O II] (two), [Ne III] (two), H zeta to H alpha,
+# [O III] (three), He II, He I, [O I] (two), [N II] (two), [S II] (two).  NIST and Chianti, as fastspecfit lists them.
+EMISSION_LINES = np.array([
+    3426.85, 3727.10, 3729.86, 3869.86, 3890.166, 3968.59, 3971.198, 4102.892, 4341.692, 4364.436, 4687.02, 4862.71,
+    4960.295, 5008.240, 5877.249, 6302.046, 6365.536, 6549.861, 6564.60, 6585.273, 6718.294, 6732.674,
+])  # fmt: skip
+# Half of the window around each of them [km/s]: narrow lines are within, at the resolving power of a survey.
+HALF_WINDOW = 800.0
+# A bin is known if at least this share of what no emission line covers is.
+LEAST_COVERED = 0.5
+FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
+
+
+def top_hat_continuum(spectrum, redshift):
+    r"""
+    Mean flux density of galaxies in twelve bins of the rest frame, 3400 to 7000 Angstrom, 300 each.
+
+    A pixel counts by the width of it that lies in the bin, and not in a window of 800 km/s to either side of one of
+    22 emission lines: with :math:`f_i` constant over pixel i and :math:`w_{ij}` its part of bin j,
+
+    .. math:: F_j = \sum_i w_{ij} f_i / \sum_i w_{ij} ,
+
+    over all pixels that can be used. Khederlarian et al. (2024, MNRAS 531, 1454) predict emission lines from it.
+
+    Parameters
+    ----------
+    spectrum : Spectrum, SpectrumCollection, SpectrumList, or list of Spectrum
+        One galaxy, rows of galaxies, or a list of n, each with its own pixels; a flux density per wavelength or
+        frequency, in the frame of the observer.
+    redshift : float, or array of shape (n,)
+        Not negative.
+
+    Returns
+    -------
+    Quantity, shape (n, 12)
+        Flux density per wavelength of the observer, 1e-17 erg / (s cm2 Angstrom); NaN where the pixels end within a
+        bin, or less than half of what counts can be used.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a redshift is missing, negative or not finite.
+    astropy.units.UnitsError
+        If the flux is no flux density.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils import Spectrum
+    >>> from specutils_blase.galaxy import top_hat_continuum
+    >>> wave = np.arange(3600.0, 7600.0, 2.0) * u.AA
+    >>> galaxy = Spectrum(flux=(wave / (5000 * u.AA)) * u.Unit("1e-17 erg / (s cm2 AA)"), spectral_axis=wave)
+    >>> continuum = top_hat_continuum(galaxy, 0.1)
+    >>> print(continuum.shape, continuum[0, :3].round(2))
+    (1, 12) [0.78 0.85 0.91] 1e-17 erg / (Angstrom s cm2)
+    >>> print(np.isnan(continuum[0]).sum(), "bin lies beyond 7600 Angstrom")
+    1 bin lies beyond 7600 Angstrom
+    """
+    galaxies = members(spectrum, "spectrum")[0] if _is_several(spectrum) else [spectrum]
+    stretch = 1.0 + _redshifts(redshift, len(galaxies))
+    edges, counted = _pieces()
+    out = np.full((len(galaxies), len(BINS) - 1), np.nan)
+    for k, (galaxy, factor) in enumerate(zip(galaxies, stretch, strict=True)):
+        try:
+            pixels = read_spectrum(galaxy, f"spectrum[{k}]" if len(galaxies) > 1 else "spectrum", report=False)
+        except NoPixelsError:
+            if len(galaxies) == 1:
+                raise
+            continue
+        flux = _per_wavelength(pixels)
+        width, area = (_integrals(pixels, values, factor * edges) for values in (np.ones(flux.size), flux))
+        out[k] = _means(width * counted, area * counted, factor * np.diff(edges) * counted, edges)
+        lower, upper = pixels.edges.min() / factor, pixels.edges.max() / factor
+        out[k, (BINS[:-1] < lower * (1 - 1e-12)) | (BINS[1:] > upper * (1 + 1e-12))] = np.nan
+    return out * FLUX_UNIT
+
+
+def _is_several(spectrum):
+    return not (isinstance(spectrum, Spectrum) and spectrum.flux.ndim == 1)
+
+
+def _redshifts(redshift, n):
+    """Redshifts of n galaxies, (n,)."""
+    try:
+        values = np.asarray(u.Quantity(np.asanyarray(redshift) * 1.0).to_value(u.one), dtype=float)
+    except (TypeError, ValueError, u.UnitsError) as error:
+        raise TypeError(explain("redshift", "be a number, or one for each galaxy", f"{redshift!r:.60}",
+                                "give z = wavelength / rest wavelength - 1")) from error  # fmt: skip
+    if values.shape not in ((), (n,)):
+        raise ValueError(explain("redshift", f"have one value for each of {n} galaxies", f"the shape {values.shape}",
+                                 "give them in the order of the spectra"))  # fmt: skip
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        raise ValueError(explain("redshift", "be finite and not negative", f"{values[bad].ravel()[0]:g}",
+                                 "leave those galaxies out"))  # fmt: skip
+    return np.broadcast_to(values, (n,))
+
+
+def _pieces():
+    """Edges of the pieces that bins and line windows cut each other into, and which pieces lie in no window."""
+    half = HALF_WINDOW / SPEED_OF_LIGHT
+    windows = np.stack([EMISSION_LINES * (1 - half), EMISSION_LINES * (1 + half)], axis=1)
+    edges = np.unique(np.concatenate([BINS, windows.ravel()]))
+    edges = edges[(edges >= BINS[0]) & (edges <= BINS[-1])]
+    middle = edges[1:] / 2 + edges[:-1] / 2
+    return edges, ~((middle[:, None] > windows[:, 0]) & (middle[:, None] < windows[:, 1])).any(axis=1)
+
+
+def _per_wavelength(pixels):
+    """Flux density per wavelength, with zero in pixels that cannot be used, (n_pix,) [FLUX_UNIT]."""
+    flux = np.where(pixels.good, pixels.flux, 0.0) * pixels.flux_unit
+    try:
+        return flux.to_value(FLUX_UNIT, u.spectral_density(pixels.wave * u.AA))
+    except u.UnitConversionError as error:
+        raise u.UnitsError(explain("spectrum", "have a flux density per wavelength or frequency",
+                                   f"the unit {str(pixels.flux_unit)!r}", "calibrate it")) from error  # fmt: skip
+
+
+def _integrals(pixels, values, edges):
+    """Integrals of values that are constant over pixels that can be used, over the pieces between edges."""
+    lower, upper = pixels.edges.T
+    area = np.where(pixels.good, values, 0.0) * (upper - lower)
+    total = np.concatenate([[0.0], np.cumsum(area)])
+    bounds, sums = np.stack([lower, upper], axis=1).ravel(), np.stack([total[:-1], total[1:]], axis=1).ravel()
+    return np.diff(np.interp(edges, bounds, sums))
+
+
+def _means(width, area, wanted, edges):
+    """Mean over the pieces of every bin of which enough is covered, else NaN."""
+    first = np.searchsorted(edges[:-1], BINS[:-1])
+    width, area, wanted = (np.add.reduceat(values, first) for values in (width, area, wanted))
+    return np.where(width >= LEAST_COVERED * wanted, area / np.maximum(width, 1e-300), np.nan)
