@@ -124,6 +124,9 @@ def _tree(content):
 
 
 def _dump(stream, tree, path):
+    # What asdf has not loaded before a context it loads for that alone, and again for every file.
+    installed = asdf.get_config()
+    _ = installed.extensions, installed.resource_manager
     try:
         with asdf.config_context() as config:
             config.array_inline_threshold = None  # a setting of the user's that would write arrays as text
