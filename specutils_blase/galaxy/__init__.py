@@ -1,5 +1,6 @@
 """Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum."""
 
 from .continuum import top_hat_continuum
+from .line_predictor import EmissionLinePredictor, train_line_predictor
 
-__all__ = ["top_hat_continuum"]
+__all__ = ["EmissionLinePredictor", "top_hat_continuum", "train_line_predictor"]

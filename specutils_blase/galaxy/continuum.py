@@ -73,7 +73,7 @@ def top_hat_continuum(spectrum, redshift):
     1 bin lies beyond 7600 Angstrom
     """
     galaxies = members(spectrum, "spectrum")[0] if _is_several(spectrum) else [spectrum]
-    stretch = 1.0 + _redshifts(redshift, len(galaxies))
+    stretch = 1.0 + redshifts(redshift, len(galaxies))
     edges, counted = _pieces()
     out = np.full((len(galaxies), len(BINS) - 1), np.nan)
     for k, (galaxy, factor) in enumerate(zip(galaxies, stretch, strict=True)):
@@ -95,7 +95,7 @@ def _is_several(spectrum):
     return not (isinstance(spectrum, Spectrum) and spectrum.flux.ndim == 1)
 
 
-def _redshifts(redshift, n):
+def redshifts(redshift, n):
     """Redshifts of n galaxies, (n,)."""
     try:
         values = np.asarray(u.Quantity(np.asanyarray(redshift) * 1.0).to_value(u.one), dtype=float)

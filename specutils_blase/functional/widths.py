@@ -1,0 +1,129 @@
+r"""Distributions of positive widths that are known from noisy measurements.
+
+The true width t of a line is a function of one standard normal number z, the sinh-arcsinh transformation of
+Jones & Pewsey (2009, Biometrika 96, 761, equation 1), which has closed quantiles:
+
+.. math:: \ln t = m + g \, [\sinh(d (\mathrm{arcsinh} z + e)) - \sinh(d e)] / (d \cosh(d e)) .
+
+A width is measured as e > 0, from a normal distribution that is cut at zero and has the mean t: what a catalogue lists
+that has no widths below zero. Its standard deviation before the cut is the quoted one times a factor. Parameters of a
+line are the last axis of a tensor: m, g, e, d and the logarithm of that factor.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["log_width", "measured_draws", "measured_probability", "negative_log_likelihood", "score"]
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+# Gauss-Hermite quadrature of 24 points, less those without weight.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
+_NODES, _WEIGHTS = (values[_WEIGHTS > 1e-9 * _WEIGHTS.sum()] for values in (_NODES, _WEIGHTS / _WEIGHTS.sum()))
+# Means before the cut, in standard deviations, between which `_cut` interpolates; far below zero it is an exponential.
+_CUT = torch.linspace(-60.0, 12.0, 7201, dtype=torch.float64)
+
+
+def log_width(parameters: Tensor, z: Tensor | float) -> Tensor:
+    """Natural logarithm of the true width at z, shape of ``parameters`` (..., n_lines, 5) less the last, and of z."""
+    m, g, e, d, _ = parameters.unbind(-1)
+    z = torch.as_tensor(z, dtype=m.dtype, device=m.device)
+    return m + g * (torch.sinh(d * (torch.asinh(z) + e)) - torch.sinh(d * e)) / (d * torch.cosh(d * e))
+
+
+def score(parameters: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor]:
+    """The z of widths, and the logarithm of its derivative by ln(width): the inverse of `log_width`."""
+    m, g, e, d, _ = (values[..., None] for values in parameters.unbind(-1))
+    slope = d * torch.cosh(d * e) / g
+    inner = (ln_width - m) * slope + torch.sinh(d * e)
+    angle = torch.asinh(inner) / d - e
+    z = torch.sinh(angle)
+    return z, torch.log(torch.cosh(angle) / d * slope) - 0.5 * torch.log1p(inner**2)
+
+
+def _cut(mean: Tensor) -> Tensor:
+    """Mean before the cut of a unit normal distribution cut at zero that has this mean; differentiable."""
+    table = _cut_table(mean.dtype, mean.device)
+    place = (torch.log(mean).clamp(table[0], table[1]) - table[0]) / table[2]
+    index = place.detach().long().clamp(0, len(table[3]) - 2)
+    part = place - index
+    return torch.where(mean > 10.0, mean, table[3][index] * (1.0 - part) + table[3][index + 1] * part)
+
+
+_tables = {}
+
+
+def _cut_table(dtype, device):
+    """First and last ln(mean), spacing, and what `_cut` interpolates."""
+    if (dtype, device) not in _tables:
+        mean = _CUT + math.sqrt(2.0 / math.pi) / torch.special.erfcx(-_CUT.clamp(max=30.0) / math.sqrt(2.0))
+        at = torch.linspace(float(mean[0].log()), float(mean[-1].log()), 4001, dtype=torch.float64)
+        values = torch.as_tensor(np.interp(at.numpy(), mean.log().numpy(), _CUT.numpy()))
+        _tables[dtype, device] = float(at[0]), float(at[-1]), float(at[1] - at[0]), values.to(device, dtype)
+    return _tables[dtype, device]
+
+
+def _log_measured(measured: Tensor, true: Tensor, noise: Tensor) -> Tensor:
+    """Logarithm of the probability density of a measured width."""
+    start, x = _cut(true / noise), measured / noise
+    negative = start.clamp(max=0.0)
+    tail = torch.log(0.5 * torch.special.erfcx(-negative / math.sqrt(2.0)))
+    kept = torch.where(start > 0.0, 0.5 * start**2 + torch.special.log_ndtr(start.clamp(min=0.0)), tail)
+    return -0.5 * x**2 + x * start - kept - torch.log(noise) - HALF_LOG_2PI
+
+
+def negative_log_likelihood(parameters: Tensor, width: Tensor, noise: Tensor) -> Tensor:
+    """
+    Of measured widths, the true ones integrated out: over the noise where it is the narrower, over z where it is not.
+
+    Parameters
+    ----------
+    parameters : Tensor, shape (..., n, n_lines, 5)
+        From `LineNetwork`.
+    width, noise : Tensor, shape (n, n_lines)
+        Measured widths and their quoted standard deviations, positive.
+
+    Returns
+    -------
+    Tensor, shape (..., n, n_lines)
+    """
+    nodes, log_weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device)
+                          for v in (_NODES, np.log(_WEIGHTS)))  # fmt: skip
+    e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
+    # Nodes about the measured width; the weights make up for what the normal distribution of the nodes is not.
+    fixed = s.detach()
+    true = e + fixed * nodes
+    least = 1e-4 * e
+    clamped = torch.maximum(true, least)
+    z, slope = score(parameters, torch.log(clamped))
+    near = -0.5 * z**2 + slope - torch.log(clamped) + _log_measured(e, clamped, s) + 0.5 * nodes**2 + torch.log(fixed)
+    near = torch.logsumexp(torch.where(true > least, near, near.new_tensor(-60.0)) + log_weights, -1)
+    far = torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0))
+    far = torch.logsumexp(_log_measured(e, far, s) + log_weights, -1)
+    return -torch.where(_noise_is_wide(parameters, s[..., 0], 1.0), far, near)
+
+
+def _noise_is_wide(parameters: Tensor, noise: Tensor, factor: float) -> Tensor:
+    return noise > factor * parameters[..., 1] * torch.exp(parameters[..., 0].clamp(-30.0, 14.0))
+
+
+def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Tensor:
+    """Probability that a measured width is smaller than this one, arguments as `negative_log_likelihood`."""
+    nodes, weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device) for v in (_NODES, _WEIGHTS))
+    e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
+    z, _ = score(parameters, torch.log(torch.maximum(e - s * nodes, 1e-4 * e)))
+    near = (torch.special.ndtr(z) * weights).sum(-1)
+    start = _cut(torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0)) / s)
+    above = torch.exp(torch.special.log_ndtr(start - e / s) - torch.special.log_ndtr(start))
+    return torch.where(_noise_is_wide(parameters, s[..., 0], 0.5), ((1.0 - above) * weights).sum(-1), near)
+
+
+def measured_draws(true: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
+    """Widths as measured, from true ones, the standard deviations of the noise, and numbers from 0 to 1."""
+    mean = true / noise
+    start = _cut(mean)
+    above = torch.exp(torch.special.log_ndtr(start.clamp(min=-5.0))) * uniform
+    drawn = start - torch.special.ndtri(above.double()).to(above.dtype)
+    return noise * torch.where(start < -5.0, -torch.log(uniform) * mean, drawn)

@@ -1,0 +1,283 @@
+"""Emission lines predicted from the continuum: distributions of their true equivalent widths."""
+
+import warnings
+from functools import lru_cache
+
+import numpy as np
+from astropy import units as u
+from astropy.cosmology import FlatLambdaCDM
+from astropy.table import QTable
+from scipy.interpolate import CubicSpline
+from specutils import Spectrum
+
+from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.galaxy.continuum import BINS, FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.progress import reporter
+
+__all__ = ["LINES", "EmissionLinePredictor", "train_line_predictor"]
+
+# Names of the lines, and their wavelengths in vacuum [Angstrom]: that of a doublet is the middle of its two.
+LINES = {"OII_DOUBLET": 3728.48, "HGAMMA": 4341.692, "HBETA": 4862.71, "OIII_4959": 4960.295, "OIII_5007": 5008.240,
+         "NII_6548": 6549.861, "HALPHA": 6564.60, "NII_6584": 6585.273, "SII_6716": 6718.294,
+         "SII_6731": 6732.674}  # fmt: skip
+# The weaker line of a pair from one upper level, the stronger one, and the ratio of their fluxes
+# (Storey & Zeippen 2000, MNRAS 312, 813; Storey, Sochi & Badnell 2014 have 2.96 for [N II]).
+PAIRS = (("OIII_4959", "OIII_5007", 2.98), ("NII_6548", "NII_6584", 2.96))
+# Standard normal number below which 16 % lie.
+ONE_SIDED = 0.994457883
+FEWEST = 500
+# The flux density that goes with the redshift into the luminosity, bin number 8 (5800 to 6100 Angstrom).
+REFERENCE_BIN = 8
+
+
+class EmissionLinePredictor:
+    """
+    Distributions of the true equivalent widths of ten emission lines, given the continuum and the redshift.
+
+    Made by `train_line_predictor`, or read from a file. One network gives all lines; [O III] 4959 and [N II] 6548 are
+    tied to their stronger partners by the ratio of their fluxes.
+
+    Attributes
+    ----------
+    lines : tuple of str
+        Names of the lines, which are those of the columns of all tables.
+    fit_info : dict
+        Of the training: galaxies, epochs, seed, figure of merit, wall time.
+
+    Examples
+    --------
+    See `train_line_predictor`.
+    """
+
+    def __init__(self, network, limits, fit_info):
+        self._network, self._limits, self.fit_info = network, np.asarray(limits, dtype=float), fit_info
+
+    def __repr__(self):
+        return f"<EmissionLinePredictor of {len(LINES)} lines, trained with {self.fit_info['n_galaxies']} galaxies>"
+
+    @property
+    def lines(self):
+        """Names of the lines."""
+        return tuple(LINES)
+
+    def predict(self, continuum, redshift):
+        """
+        Median and central 68 % of the true equivalent widths in the rest frame.
+
+        Parameters
+        ----------
+        continuum : Quantity of shape (n, 12), or Spectrum and what else `top_hat_continuum` takes
+            Mean flux densities from `top_hat_continuum`, or the spectra themselves.
+        redshift : float, or array of shape (n,)
+
+        Returns
+        -------
+        QTable
+            For every line the columns ``NAME``, ``NAME_p16`` and ``NAME_p84`` [Angstrom], positive in emission; a row
+            per galaxy, NaN where a bin of the continuum is not covered; and ``extrapolated``: whether a colour, the
+            luminosity or the redshift lies beyond what the network was trained with, where it is held at the end.
+
+        Raises
+        ------
+        ValueError
+            If a flux is not positive, or a redshift missing, negative or not finite.
+        """
+        inputs, covered = _inputs(continuum, redshift)
+        table = self._empty_table(inputs)
+        values = self._network.quantiles(np.clip(inputs, *self._limits), (0.0, -ONE_SIDED, ONE_SIDED))
+        values = np.where(covered[:, None, None], values, np.nan)
+        for k, name in enumerate(LINES):
+            for j, suffix in enumerate(("", "_p16", "_p84")):
+                table[name + suffix] = u.Quantity(np.ascontiguousarray(values[:, k, j]), u.AA, copy=False)
+        return table
+
+    def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None):
+        """
+        Equivalent widths drawn for all lines together, with the correlations that the lines of galaxies have.
+
+        Parameters
+        ----------
+        continuum, redshift
+            As for `predict`.
+        n : int
+            Draws for each galaxy.
+        seed : int
+        ivar : array of shape (n_galaxies, 10), optional
+            Inverse variances [1 / Angstrom2] of measurements. Given, what is drawn is what would be measured: noise
+            as the training found it is added, and widths are positive.
+
+        Returns
+        -------
+        QTable
+            For every line a column ``NAME`` of shape (n_galaxies, n) [Angstrom].
+        """
+        inputs, covered = _inputs(continuum, redshift)
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of draws"))
+        noise = None if ivar is None else _ivar(ivar, len(inputs)) ** -0.5
+        table = self._empty_table(inputs)
+        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise)
+        values[~covered] = np.nan
+        for k, name in enumerate(LINES):
+            table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
+        return table
+
+    def probability(self, continuum, redshift, equivalent_width, ivar):
+        """
+        Probability that a measurement of a line would have come out smaller than it did: uniform if all is well.
+
+        The noise of a measured width e > 0 is that of a normal distribution cut at zero, with the mean of the true
+        width; its standard deviation is the quoted one times a factor that the training found.
+
+        Parameters
+        ----------
+        continuum, redshift
+            As for `predict`.
+        equivalent_width, ivar : array or Quantity of shape (n, 10)
+            Measured widths [Angstrom], NaN where there is none, and their inverse variances.
+
+        Returns
+        -------
+        QTable
+            For every line a column ``NAME``, from 0 to 1; NaN where there is no measurement.
+        """
+        inputs, covered = _inputs(continuum, redshift)
+        width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+        known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
+        width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
+        values = self._network.probability(np.clip(inputs, *self._limits), width, noise)
+        table = self._empty_table(inputs)
+        for k, name in enumerate(LINES):
+            table[name] = np.where(known[:, k], values[:, k], np.nan)
+        return table
+
+    def _empty_table(self, inputs):
+        beyond = ((inputs < self._limits[0]) | (inputs > self._limits[1])).any(axis=1)
+        if beyond.any():
+            warnings.warn(f"{beyond.sum()} of {len(beyond)} galaxies lie beyond those that the network was trained "
+                          "with in colour, luminosity or redshift: see the column extrapolated", BlaseWarning,
+                          stacklevel=3)  # fmt: skip
+        return QTable({"extrapolated": beyond})
+
+
+def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *, progress=None):
+    r"""
+    Learn the distribution of true equivalent widths of ten emission lines, given continuum and redshift.
+
+    The network gets the eleven colours :math:`\log_{10} f_{j+1} / f_j`, the luminosity
+    :math:`\log_{10} f_8 (1 + z) D_L^2` with f_8 from 5800 to 6100 Angstrom (Khederlarian et al. 2024, MNRAS 531,
+    1454, section 3), and the redshift. It minimises the negative logarithm of the likelihood of the measured widths,
+    in which the true ones are integrated out: the noise broadens what is seen, not what is predicted. Measured widths
+    are positive, as catalogues list them: their noise is normal, cut at zero, and unbiased. Widths of the
+    distributions are corrected with galaxies that the network had not seen.
+
+    Parameters
+    ----------
+    continuum : Quantity, shape (n, 12)
+        From `top_hat_continuum`; positive.
+    redshift : array, shape (n,)
+    equivalent_width : array or Quantity, shape (n, 10)
+        In the rest frame [Angstrom], in the order of `EmissionLinePredictor.lines`, positive in emission; NaN where a
+        line was not measured.
+    ivar : array or Quantity, shape (n, 10)
+        Inverse variances [1 / Angstrom2].
+    seed : int
+        Of all that is random; the same seed gives the same predictor on the same machine.
+    progress : bool, callable, optional
+        As in `specutils_blase.fit_spectrum`.
+
+    Returns
+    -------
+    EmissionLinePredictor
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 500 galaxies, or a line has fewer than 100 measurements; if shapes differ; if a flux is
+        not positive.
+    """
+    inputs, covered = _inputs(continuum, redshift)
+    width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+    noise = np.where(np.isfinite(width) & (ivar > 0), ivar, np.nan) ** -0.5
+    inputs, width, noise = inputs[covered], width[covered], noise[covered]
+    _check_enough(inputs, width, noise)
+    # Imported here: torch takes a second, which predictors in files and tables need not wait for.
+    from specutils_blase.solvers.line_training import train_predictor
+
+    names = list(LINES)
+    ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
+    network, fit_info = train_predictor(inputs, width, noise, ties, seed, reporter(progress))
+    limits = [inputs.min(axis=0), inputs.max(axis=0)]
+    return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": seed})
+
+
+def _inputs(continuum, redshift):
+    """What goes into the network, (n, 13), and for which galaxies all bins are covered, (n,)."""
+    if isinstance(continuum, Spectrum) or not isinstance(continuum, u.Quantity | np.ndarray):
+        continuum = top_hat_continuum(continuum, redshift)
+    if not isinstance(continuum, u.Quantity):
+        raise TypeError(explain("continuum", "have a unit", "plain numbers", f"multiply it with u.Unit('{FLUX_UNIT}')"))
+    try:
+        flux = np.atleast_2d(continuum.to_value(FLUX_UNIT).astype(float))
+    except u.UnitConversionError as error:
+        raise u.UnitsError(explain("continuum", "be a flux density per wavelength", str(continuum.unit),
+                                   "take it from top_hat_continuum")) from error  # fmt: skip
+    if flux.ndim != 2 or flux.shape[1] != len(BINS) - 1:
+        raise ValueError(explain("continuum", "have the shape (n, 12)", flux.shape, "take it from top_hat_continuum"))
+    z = redshifts(redshift, len(flux))
+    if (bad := (flux <= 0).any(axis=1) | np.isinf(flux).any(axis=1)).any():
+        raise ValueError(explain("continuum", "be positive, and NaN where it is not covered",
+                                 f"other values in {bad.sum()} of {len(bad)} galaxies, the first is number "
+                                 f"{bad.argmax()}", "leave those galaxies out"))  # fmt: skip
+    covered = np.isfinite(flux).all(axis=1)
+    if not covered.all():
+        warnings.warn(f"{(~covered).sum()} of {len(covered)} galaxies do not cover all bins from 3400 to 7000 "
+                      "Angstrom in the rest frame, and nothing is known of their lines", BlaseWarning,
+                      stacklevel=3)  # fmt: skip
+    colors = np.log10(np.where(covered[:, None], flux, 1.0))
+    luminosity = colors[:, REFERENCE_BIN] + np.log10(1.0 + z) + _log_distance()(np.log1p(np.maximum(z, 1e-6)))
+    return np.column_stack([np.diff(colors, axis=1), luminosity, z]), covered
+
+
+@lru_cache(maxsize=1)
+def _log_distance():
+    """Twice log10 of the luminosity distance in Mpc over ln(1 + z): H0 = 70 km/s/Mpc, Om0 = 0.3, flat."""
+    z = np.geomspace(1e-6, 20.0, 4000)
+    distance = FlatLambdaCDM(H0=70, Om0=0.3).luminosity_distance(z).to_value(u.Mpc)
+    return CubicSpline(np.log1p(z), 2.0 * np.log10(distance))
+
+
+def _widths(values, n):
+    return _numbers_of_lines(values, n, "equivalent_width", u.AA)
+
+
+def _ivar(values, n):
+    ivar = _numbers_of_lines(values, n, "ivar", u.AA**-2)
+    if (bad := ivar < 0).any():
+        raise ValueError(explain("ivar", "not be negative", f"{ivar[bad][0]:g}", "give zero where nothing is known"))
+    return np.nan_to_num(ivar)
+
+
+def _numbers_of_lines(values, n, name, unit):
+    try:
+        values = u.Quantity(values, unit).value if not isinstance(values, u.Quantity) else values.to_value(unit)
+    except (TypeError, ValueError, u.UnitsError) as error:
+        raise type(error)(explain(name, f"be numbers in {unit}", f"{values!r:.60}", "give an array")) from error
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.shape != (n, len(LINES)):
+        raise ValueError(explain(name, f"have the shape ({n}, {len(LINES)})", values.shape,
+                                 f"give a column for each of {', '.join(LINES)}"))  # fmt: skip
+    return values
+
+
+def _check_enough(inputs, width, noise):
+    if len(inputs) < FEWEST:
+        raise ValueError(explain("continuum", f"have at least {FEWEST} galaxies that cover all bins", len(inputs),
+                                 "give more"))  # fmt: skip
+    known = (np.isfinite(width) & np.isfinite(noise)).sum(axis=0)
+    if known.min() < FEWEST // 5:
+        raise ValueError(explain("equivalent_width", f"have at least {FEWEST // 5} measurements of each line",
+                                 f"{known.min()} of {list(LINES)[known.argmin()]}", "give more galaxies"))  # fmt: skip
+    if (bad := (width <= 0) & np.isfinite(noise)).any():
+        raise ValueError(explain("equivalent_width", "be positive where it was measured", f"{bad.sum()} that are not",
+                                 "give NaN for lines that were not found"))  # fmt: skip

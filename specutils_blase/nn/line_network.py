@@ -1,0 +1,124 @@
+"""A network from numbers about galaxies to the distributions of the widths of their lines."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from specutils_blase.functional import widths
+
+__all__ = ["LineNetwork"]
+
+# What the network says about a line: m, ln g, skewness e, ln d, ln of the factor on the noise, each scaled.
+N_PARAMETERS = 5
+# Strengths between which the correction is interpolated, in standard deviations of the population.
+KNOTS = (-1.5, -0.75, 0.0, 0.75, 1.5)
+# Inputs are cut at this many standard deviations of those that were trained with.
+REACH = 6.0
+
+
+class LineNetwork(nn.Module):
+    """
+    Three hidden layers, for several members at once that see different galaxies; then a correction by strength.
+
+    Parameters
+    ----------
+    n_inputs, n_lines : int
+        Numbers that go in, and lines that come out.
+    ties : sequence of (int, int, float)
+        Lines whose width is that of another line, divided by a number, times a factor that the network learns.
+    width : int
+        Units in each layer.
+    members : int
+        Networks side by side.
+    """
+
+    def __init__(self, n_inputs: int, n_lines: int, *, ties=(), width: int = 128, members: int = 1) -> None:
+        super().__init__()
+        sizes = [n_inputs, width, width, width, N_PARAMETERS * n_lines]
+        last = len(sizes) - 2
+        self.weights = nn.ParameterList(
+            torch.randn(members, a, b) * (a**-0.5 * (0.1 if k == last else 1.0))
+            for k, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+        )
+        self.biases = nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
+        self.ties = [tuple(tie) for tie in ties]
+        self.register_buffer("center", torch.zeros(n_inputs))
+        self.register_buffer("spread", torch.ones(n_inputs))
+        self.register_buffer("scale", torch.ones(n_lines))
+        self.register_buffer("strength", torch.stack([torch.zeros(n_lines), torch.ones(n_lines)]))
+        self.register_buffer("correction", torch.zeros(n_lines, len(KNOTS), N_PARAMETERS - 1))
+        self.register_buffer("correlation", torch.eye(n_lines))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Parameters of the distributions, shape (members, n, n_lines, 5), from inputs of shape (n, n_inputs)."""
+        return self.corrected(self.numbers(inputs))
+
+    def numbers(self, inputs: Tensor) -> Tensor:
+        """What the last layer says, shape (members, n, n_lines, 5)."""
+        out = ((inputs - self.center) / self.spread).clamp(-REACH, REACH).expand(len(self.weights[0]), -1, -1)
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            out = torch.baddbmm(bias, out, weight)
+            if k < len(self.weights) - 1:
+                out = nn.functional.silu(out)
+        return out.unflatten(-1, (-1, N_PARAMETERS))
+
+    def corrected(self, numbers: Tensor) -> Tensor:
+        """Numbers of the last layer, (..., n_lines, 5), as m, g, e, d and ln of the noise factor."""
+        partner = torch.arange(numbers.shape[-2], device=numbers.device)
+        for line, other, _ in self.ties:
+            partner[line] = other
+        level = ((numbers[..., partner, 0] - self.strength[0]) / self.strength[1]).clamp(KNOTS[0], KNOTS[-1])
+        knots = numbers.new_tensor(KNOTS)
+        hats = (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0)
+        shift = torch.einsum("...kb,kbp->...kp", hats, self.correction)
+        m = numbers[..., 0].clamp(-10.0, 8.0)
+        ln_g, e, ln_d, ln_noise = (numbers[..., 1:] + shift).unbind(-1)
+        out = [m, torch.exp(ln_g.clamp(-4.0, 1.5) - 0.3), 0.5 * e.clamp(-3.0, 3.0),
+               torch.exp(0.3 * ln_d.clamp(-3.0, 3.0)), ln_noise.clamp(-1.5, 0.25)]  # fmt: skip
+        out = [list(values.unbind(-1)) for values in out]
+        for line, partner, ratio in self.ties:
+            out[0][line] = out[0][line] + out[0][partner] + torch.log(self.scale[partner] / self.scale[line] / ratio)
+            for values in out[1:4]:
+                values[line] = values[partner]
+        m, *rest = (torch.stack(values, -1) for values in out)
+        return torch.stack([m + torch.log(self.scale), *rest], -1)
+
+    def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
+        """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
+        with torch.inference_mode():
+            parameters = self._parameters(inputs)
+            return torch.exp(torch.stack([widths.log_width(parameters, value) for value in z], -1)).numpy()
+
+    def probability(self, inputs: np.ndarray, width: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Probability that a measured width is smaller than this one; all of shape (n, n_lines)."""
+        with torch.inference_mode():
+            width, noise = (torch.as_tensor(values, dtype=torch.float32) for values in (width, noise))
+            return widths.measured_probability(self._parameters(inputs), width, noise).numpy()
+
+    def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None) -> np.ndarray:
+        """Widths drawn for all lines together, (n_galaxies, n_lines, n); as measured, if noise is given."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            parameters = self._parameters(inputs)
+            root = torch.linalg.cholesky(self.correlation.double()).float()
+            z = root @ torch.randn(len(inputs), len(root), n, generator=generator)
+            for line, partner, _ in self.ties:
+                z[:, line] = z[:, partner]
+            true = torch.exp(widths.log_width(parameters[..., None, :], z))
+            if noise is None:
+                return true.numpy()
+            noise = torch.as_tensor(noise, dtype=torch.float32) * torch.exp(parameters[..., 4])
+            uniform = torch.rand(true.shape, generator=generator).clamp(1e-7, 1.0 - 1e-7)
+            return widths.measured_draws(true, noise[..., None], uniform).numpy()
+
+    def _parameters(self, inputs):
+        return self(torch.as_tensor(inputs, dtype=torch.float32))[0]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the constructor takes, for files."""
+        members, n_inputs, width = self.weights[0].shape
+        return {"n_inputs": n_inputs, "n_lines": len(self.scale), "ties": [list(tie) for tie in self.ties],
+                "width": width, "members": members}  # fmt: skip

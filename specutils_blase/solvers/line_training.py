@@ -1,0 +1,183 @@
+"""How a `LineNetwork` learns: members that leave a part of the galaxies out, and what these say of its errors."""
+
+import math
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specutils_blase.functional import widths
+from specutils_blase.nn.line_network import KNOTS, LineNetwork
+
+__all__ = ["train_line_network", "train_predictor"]
+
+# Every galaxy is left out by one of this many members; one more sees all of them, and is kept.
+FOLDS = 4
+EPOCHS = 20
+BATCH = 512
+RATE = 4e-3
+DECAY = 0.01
+# Levels of the distribution at which the correction makes as many measured widths be below as there should.
+LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
+CORRECTION_STEPS = 60
+# Galaxies, at most, from which the correction and the correlations are learned: they settle long before.
+ENOUGH = 30_000
+
+
+def train_line_network(inputs: Tensor, width: Tensor, noise: Tensor, *, ties, seed: int, report) -> LineNetwork:
+    """
+    Learn the distributions of the true widths.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (n, n_inputs)
+    width, noise : Tensor, shape (n, n_lines)
+        Positive; NaN where a line was not measured.
+    ties : sequence of (int, int, float)
+        As `LineNetwork` takes them.
+    seed : int
+        Of the first weights, the order of the galaxies and the parts that are left out.
+    report : callable
+        Gets the part of the work that is done, and a figure of merit, after each epoch.
+
+    Returns
+    -------
+    LineNetwork
+        With one member, that saw every galaxy.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        known = torch.isfinite(width) & torch.isfinite(noise)
+        network = LineNetwork(inputs.shape[1], width.shape[1], ties=ties, members=FOLDS + 1).to(inputs)
+        network.center.copy_(inputs.mean(0))
+        network.spread.copy_(inputs.std(0).clamp_min(1e-6))
+        network.scale.copy_(torch.nanmedian(width, 0).values)
+        width, noise = torch.where(known, width, network.scale), torch.where(known, noise, network.scale)
+        fold = torch.randint(FOLDS, (len(inputs),))
+        _descend(network, inputs, width, noise, known, fold, report)
+        some = torch.randperm(len(inputs))[:ENOUGH]
+        with torch.no_grad():
+            numbers = network.numbers(inputs[some])[fold[some], torch.arange(len(some))]
+        network = _last_member(network)
+        network.strength.copy_(torch.stack([numbers[..., 0].mean(0), numbers[..., 0].std(0).clamp_min(1e-3)]))
+        for line, partner, _ in network.ties:
+            network.strength[:, line] = network.strength[:, partner]
+        network.correction.copy_(_correction(network, numbers, width[some], noise[some], known[some]))
+        with torch.no_grad():
+            parameters = network.corrected(numbers)
+            network.correlation.copy_(_correlation(parameters, width[some], noise[some], known[some], network.ties))
+    return network.eval()
+
+
+def _descend(network, inputs, width, noise, known, fold, report):
+    """Minimise the negative log likelihood; each member by the galaxies that it does not leave out."""
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
+    batch = min(BATCH, len(inputs))
+    n_steps = len(inputs) // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * n_steps)
+    for epoch in range(EPOCHS):
+        order, total = torch.randperm(len(inputs)), 0.0
+        for k in range(n_steps):
+            chosen = order[k * batch : (k + 1) * batch]
+            seen = fold[chosen] != torch.arange(FOLDS + 1)[:, None]
+            counted = (seen[..., None] & known[chosen]).to(width.dtype)
+            each = widths.negative_log_likelihood(network(inputs[chosen]), width[chosen], noise[chosen]) * counted
+            loss = each.sum((1, 2)) / counted.sum((1, 2)).clamp_min(1.0)
+            optimizer.zero_grad()
+            loss.sum().backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), math.sqrt(FOLDS + 1))
+            optimizer.step()
+            schedule.step()
+            total += loss[-1].item()
+        report((epoch + 1) / EPOCHS, total / n_steps)
+
+
+def _last_member(network):
+    """The member that saw all galaxies, alone."""
+    n_inputs, n_lines = len(network.center), len(network.scale)
+    alone = LineNetwork(n_inputs, n_lines, ties=network.ties, width=network.weights[0].shape[2]).to(network.scale)
+    state = {key: value[-1:] if key.split(".")[0] in ("weights", "biases") else value
+             for key, value in network.state_dict().items()}  # fmt: skip
+    alone.load_state_dict(state)
+    return alone
+
+
+def _correction(network, numbers, width, noise, known):
+    """
+    Shifts of ln g, e, ln d and ln noise by strength, with which galaxies that were left out are where they should be.
+
+    For every line and knot, the share of measured widths below each of LEVELS becomes the level: the squared
+    difference, with steps of 0.02 instead of sharp ones, is minimised.
+    """
+    shift = torch.zeros_like(network.correction, requires_grad=True)
+    optimizer = torch.optim.Adam([shift], 0.05)
+    levels, knots = numbers.new_tensor(LEVELS), numbers.new_tensor(KNOTS)
+    level = ((numbers[..., 0] - network.strength[0]) / network.strength[1]).clamp(KNOTS[0], KNOTS[-1])
+    for line, partner, _ in network.ties:
+        level[:, line] = level[:, partner]
+    hats = (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0) * known[..., None]
+    share = hats / hats.sum(0).clamp_min(1.0)
+    slow = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CORRECTION_STEPS)
+    buffer = network.correction
+    for _ in range(CORRECTION_STEPS):
+        network.correction = shift
+        below = widths.measured_probability(network.corrected(numbers), width, noise)
+        steps = torch.sigmoid((levels - below[..., None]) / 0.02)
+        found = torch.einsum("ikb,ikl->kbl", share, steps)
+        wanted = torch.sigmoid((levels - torch.linspace(0.0005, 0.9995, 1000)[:, None]) / 0.02).mean(0)
+        loss = ((found - wanted) ** 2).sum() + 1e-5 * (shift**2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        slow.step()
+    network.correction = buffer
+    return shift.detach()
+
+
+def _correlation(parameters, width, noise, known, ties):
+    """
+    Correlation matrix of the z of the lines, (n_lines, n_lines): for every pair the most likely one.
+
+    A measured width has a z, and a noise in it, to first order; only galaxies that know z better than the population
+    does count.
+    """
+    noise = noise * torch.exp(parameters[..., 4])
+    z, slope = (values[..., 0] for values in widths.score(parameters, torch.log(width)[..., None]))
+    variance = (noise / width * torch.exp(slope)) ** 2
+    use = known & (variance < 1.0) & (z.abs() < 5.0)
+    grid = torch.linspace(-0.98, 0.98, 99)
+    n_lines = width.shape[1]
+    out = torch.eye(n_lines)
+    for a in range(n_lines):
+        for b in range(a):
+            both = use[:, a] & use[:, b]
+            if both.sum() < 50:
+                continue
+            p, q = 1.0 + variance[both, a, None], 1.0 + variance[both, b, None]
+            x, y = z[both, a, None], z[both, b, None]
+            determinant = p * q - grid**2
+            chi2 = (q * x**2 + p * y**2 - 2.0 * grid * x * y) / determinant
+            out[a, b] = out[b, a] = grid[(chi2 + torch.log(determinant)).sum(0).argmin()]
+    for line, partner, _ in ties:
+        out[line], out[:, line] = out[partner], out[:, partner].clone()
+        out[line, line] = out[line, partner] = out[partner, line] = 1.0
+    values, vectors = torch.linalg.eigh(out.double())
+    out = (vectors * values.clamp_min(1e-4)) @ vectors.T
+    spread = out.diagonal().sqrt()
+    return (out / spread / spread[:, None]).to(width.dtype)
+
+
+def train_predictor(inputs: np.ndarray, width: np.ndarray, noise: np.ndarray, ties, seed: int, show):
+    """As `train_line_network`, from arrays of numpy; with a dict of what the training was like."""
+    start = time.monotonic()
+    seen = []
+
+    def report(part, loss):
+        seen.append(loss)
+        show(f"training: {100 * part:.0f} %, -ln likelihood of a width {loss:.4f}")
+
+    tensors = (torch.as_tensor(values, dtype=torch.float32) for values in (inputs, width, noise))
+    network = train_line_network(*tensors, ties=ties, seed=seed, report=report)
+    show("")
+    return network, {"epochs": EPOCHS, "negative_log_likelihood": seen[-1], "wall_time": time.monotonic() - start}
