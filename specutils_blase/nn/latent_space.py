@@ -1,0 +1,166 @@
+r"""A few latents in place of many coefficients: a nonlinear map to components of spectra, and back from observations."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LatentSpace"]
+
+# Lengths of a step that are tried: the best of them is taken.
+STEPS = (1.0, 0.3, 0.05)
+
+
+class LatentSpace(nn.Module):
+    r"""
+    Rest-frame spectra :math:`a (\mu + \sum_k c_k(s) b_k)` of latents s, and the latents of observed ones.
+
+    Both maps are a linear one plus a network with two hidden layers. Latents have the mean zero and the covariance one
+    in the population, which is the prior of `fit`.
+
+    Parameters
+    ----------
+    n_components, n_latents : int
+    first : float
+        First wavelength of the table [Angstrom].
+    step : float
+        Spacing of the table [km/s].
+    n_table : int
+    hidden : int
+        Units in each hidden layer.
+
+    Attributes
+    ----------
+    components : buffer, shape (1 + n_components, n_table)
+        The mean spectrum and the components, as the decoder knows them: before any instrument.
+    """
+
+    def __init__(self, n_components: int, n_latents: int, *, first: float, step: float, n_table: int,
+                 hidden: int = 256) -> None:  # fmt: skip
+        super().__init__()
+        self.first, self.step, self.hidden = first, step, hidden
+        self.register_buffer("components", torch.zeros(1 + n_components, n_table))
+        self.to_latents, self.from_latents = nn.Linear(n_components, n_latents), nn.Linear(n_latents, n_components)
+        self.encoder = _network(n_components, hidden, n_latents)
+        self.decoder = _network(n_latents, hidden, n_components)
+        with torch.no_grad():
+            # The strongest components are the first latents.
+            for linear in (self.to_latents, self.from_latents):
+                linear.bias.zero_()
+                linear.weight.copy_(torch.eye(*linear.weight.shape))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the constructor takes, for files."""
+        n_latents, n_components = self.to_latents.weight.shape
+        return {"n_components": n_components, "n_latents": n_latents, "first": self.first, "step": self.step,
+                "n_table": self.components.shape[1], "hidden": self.hidden}  # fmt: skip
+
+    def coefficients(self, latents: Tensor) -> Tensor:
+        """Coefficients of the mean, which is one, and of the components, (n, 1 + n_components)."""
+        some = self.from_latents(latents) + self.decoder(latents)
+        return torch.cat([torch.ones_like(some[..., :1]), some], -1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Spectra on the table, (n, n_table), of latents (n, n_latents)."""
+        return self.coefficients(latents) @ self.components
+
+    def guess(self, matrix: Tensor, vector: Tensor) -> Tensor:
+        """
+        Latents by the encoder alone, from the most likely coefficients under their prior.
+
+        The inverse variances of the pixels are the weights with which each component attends to the spectrum.
+
+        Parameters
+        ----------
+        matrix, vector : Tensor, shapes (n, k, k) and (n, k)
+            Of `Statistics` of the components.
+        """
+        k = vector.shape[-1]
+        level = (vector[:, 0] / matrix[:, 0, 0].clamp_min(1e-30)).abs()[:, None, None]
+        prior = torch.eye(k, dtype=vector.dtype, device=vector.device)
+        prior[0, 0] = 0.0
+        tiny = 1e-6 * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30) * torch.eye(k).to(vector)
+        solved = torch.linalg.solve(matrix + prior / level.clamp_min(1e-15) ** 2 + tiny, vector[..., None])[..., 0]
+        scale = torch.where(solved[:, :1].abs() > 1e-12, solved[:, :1], 1e-12)
+        found = (solved[:, 1:] / scale).clamp(-20.0, 20.0)
+        return self.to_latents(found) + self.encoder(found)
+
+    def fit(self, matrix: Tensor, vector: Tensor, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Most likely latents under their prior, by Gauss-Newton steps from those of the encoder.
+
+        Parameters
+        ----------
+        matrix, vector : Tensor
+            As for `guess`.
+        steps : int
+
+        Returns
+        -------
+        latents : Tensor, shape (n, n_latents)
+        covariance : Tensor, shape (n, n_latents, n_latents)
+            Of the latents, the factor of the spectrum marginalised.
+        factor : Tensor, shape (n,)
+        """
+        latents = self.guess(matrix, vector)
+        for _ in range(steps):
+            hessian, gradient = self._expansion(latents, matrix, vector)
+            step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
+            trials = torch.stack([latents, *(latents + size * step for size in STEPS)])
+            merit = torch.stack([self._merit(trial, matrix, vector) for trial in trials.detach()])
+            best = merit.argmin(0)
+            latents = trials[best, torch.arange(len(latents), device=latents.device)]
+        hessian, _ = self._expansion(latents, matrix, vector)
+        return latents, torch.linalg.inv(hessian), self.factor(latents, matrix, vector)
+
+    def factor(self, latents: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
+        """The factor of the spectrum that fits best, (n,)."""
+        some = self.coefficients(latents)
+        return (some * vector).sum(-1) / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
+
+    def reduction(self, latents: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
+        """By how much the model lowers chi2 from that of no model, at the best factor, (n,)."""
+        some = self.coefficients(latents)
+        return (some * vector).sum(-1) ** 2 / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
+
+    def _merit(self, latents, matrix, vector):
+        return (latents**2).sum(-1) - self.reduction(latents, matrix, vector)
+
+    def _expansion(self, latents, matrix, vector):
+        """Half of the second derivatives of chi2 and the prior by latents, and minus half of the first."""
+        some = self.coefficients(latents)
+        slopes = torch.func.vmap(torch.func.jacrev(self.coefficients))(latents)
+        factor = self.factor(latents, matrix, vector)[:, None]
+        seen = matrix @ slopes
+        full = slopes.mT @ seen
+        # The factor is solved for with the latents: its row and column are eliminated.
+        cross = torch.einsum("nk,nkp->np", some, seen)
+        norm = torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)[:, None]
+        hessian = factor[..., None] ** 2 * (full - cross[:, :, None] * cross[:, None] / norm[..., None])
+        residual = vector - factor * torch.einsum("nkl,nl->nk", matrix, some)
+        gradient = factor * torch.einsum("nkp,nk->np", slopes, residual) - latents
+        return hessian + torch.eye(latents.shape[-1]).to(latents), gradient
+
+    def whiten(self, latents: Tensor) -> None:
+        """Turn, scale and shift the latents, without a change of any spectrum, so that these have unit covariance."""
+        mean, covariance = latents.mean(0), torch.cov(latents.T)
+        values, vectors = torch.linalg.eigh(covariance.double())
+        values, vectors = values.flip(0).clamp_min(1e-12).to(latents), vectors.flip(1).to(latents)
+        turn = vectors / values.sqrt()  # old - mean = new @ back
+        back = (vectors * values.sqrt()).T
+        with torch.no_grad():
+            for layer, has_mean in ((self.to_latents, True), (self.encoder[-1], False)):
+                layer.weight.copy_(turn.T @ layer.weight)
+                layer.bias.copy_((layer.bias - (mean if has_mean else 0.0)) @ turn)
+            for layer in (self.from_latents, self.decoder[0]):
+                layer.bias.add_(layer.weight @ mean)
+                layer.weight.copy_(layer.weight @ back.T)
+
+
+def _network(n_in, hidden, n_out):
+    network = nn.Sequential(nn.Linear(n_in, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+                            nn.Linear(hidden, n_out))  # fmt: skip
+    with torch.no_grad():
+        network[-1].weight.mul_(0.1)
+    return network

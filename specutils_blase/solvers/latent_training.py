@@ -1,0 +1,134 @@
+r"""How a `LatentSpace` learns: from the sums of every galaxy over its pixels, which hold the whole likelihood.
+
+A step costs what the networks cost and no spectrum is looked at again. The losses are those of Liang et al. (2023, AJ
+166, 75): fidelity, chi2 per pixel; similarity, that distances between latents are like those between spectra; and
+consistency, that a galaxy has the same latents wherever it is placed: the spectrum that was found is observed with the
+pixels, the noise and the redshift of another galaxy, and encoded again.
+"""
+
+import copy
+import math
+from pathlib import Path
+
+import torch
+
+
+from specutils_blase.nn.latent_space import LatentSpace
+from specutils_blase.solvers.checkpoint import read_checkpoint, write_checkpoint
+from specutils_blase.solvers.survey import Statistics
+
+__all__ = ["train_latent_space"]
+
+BATCH = 256
+RATE, DECAY = 3e-3, 1e-3
+# Chi2 per pixel grows with its logarithm from here on, so that spectra that fit nothing do not lead.
+ROBUST = 10.0
+SIMILARITY, CONSISTENCY, PRIOR = 0.02, 0.02, 1e-4
+# Epochs between two looks at the validation, and how many of these may pass without a better one.
+LOOK, PATIENCE = 5, 6
+
+
+def train_latent_space(
+    space: LatentSpace, seen: Statistics, kept: Statistics, *, epochs: int, seed: int, report, checkpoint: Path | None,
+    identity: dict[str, str],
+) -> dict:  # fmt: skip
+    """
+    Train the two maps of `space`, in place; the weights that are best on `kept` stay.
+
+    Parameters
+    ----------
+    space : LatentSpace
+        With its components.
+    seen, kept : Statistics
+        Of the galaxies to learn from, and of those that validate.
+    epochs : int
+    seed : int
+    report : callable
+        Gets the part that is done, and the chi2 per pixel of the validation.
+    checkpoint : Path or None
+        Where the state is written after each look at the validation, and from where a run goes on.
+    identity : dict of str to str
+        What a checkpoint must agree with.
+
+    Returns
+    -------
+    dict
+        ``epochs`` that were run, ``validation`` and ``training``: chi2 per pixel at every look.
+    """
+    torch.manual_seed(seed)
+    n = len(seen.total)
+    batch = min(BATCH, n)
+    n_steps = max(n // batch, 1)
+    parameters = [*space.to_latents.parameters(), *space.from_latents.parameters(), *space.encoder.parameters(),
+                  *space.decoder.parameters()]  # fmt: skip
+    optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * n_steps, pct_start=0.1)
+    begin, best, worse = 0, (math.inf, None), 0
+    history = {"validation": [], "training": []}
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint, identity)
+        begin, worse, history = state["epoch"], state["worse"], state["history"]
+        best = state["best"], state["best_weights"]
+        space.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+    epoch = begin
+    for epoch in range(begin, epochs):
+        if worse > PATIENCE:
+            break
+        total = 0.0
+        order = torch.randperm(n)
+        for k in range(n_steps):
+            chosen = order[k * batch : (k + 1) * batch].to(seen.total.device)
+            loss, fidelity = _loss(space, seen.rows(chosen))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            total += fidelity.item()
+        if (epoch + 1) % LOOK and epoch + 1 < epochs:
+            continue
+        merit = _validation(space, kept)
+        history["validation"].append(merit)
+        history["training"].append(total / n_steps)
+        worse = 0 if merit < best[0] else worse + 1
+        if worse == 0:
+            best = merit, copy.deepcopy(space.state_dict())
+        report((epoch + 1) / epochs, merit)
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, {
+                "identity": identity, "epoch": epoch + 1, "worse": worse, "history": history, "best": best[0],
+                "best_weights": best[1], "weights": space.state_dict(), "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(), "random": torch.get_rng_state()})  # fmt: skip
+    space.load_state_dict(best[1])
+    with torch.no_grad():
+        space.whiten(space.guess(seen.matrix, seen.vector))
+    return {"epochs": epoch + 1, **history}
+
+
+def _loss(space, seen):
+    """Weighted sum of all losses, and the fidelity alone."""
+    latents = space.guess(seen.matrix, seen.vector)
+    chi2 = (seen.total - space.reduction(latents, seen.matrix, seen.vector)).clamp_min(0.0) / seen.n_pix.clamp_min(1.0)
+    fidelity = ROBUST * torch.log1p(chi2 / ROBUST).mean()
+    # The spectra that were found, with the factor one, as the next galaxy of the batch would be seen.
+    found = space.coefficients(latents)
+    other = seen.matrix.roll(1, 0)
+    again = space.guess(other, torch.einsum("nkl,nl->nk", other, found))
+    consistency = ((again - latents) ** 2).mean()
+    inner = ((latents - latents.roll(1, 0)) ** 2).mean(1)
+    outer = ((found - found.roll(1, 0)).detach()[:, 1:] ** 2).mean(1)
+    difference = inner / inner.detach().mean().clamp_min(1e-6) - outer / outer.mean().clamp_min(1e-6)
+    similarity = (torch.sigmoid(5.0 * difference - 2.5) + torch.sigmoid(-5.0 * difference - 2.5)).mean()
+    prior = (latents**2).mean()
+    return fidelity + SIMILARITY * similarity + CONSISTENCY * consistency + PRIOR * prior, fidelity
+
+
+@torch.no_grad()
+def _validation(space, kept: Statistics) -> float:
+    """Chi2 per pixel of galaxies that were not learned from."""
+    latents = space.guess(kept.matrix, kept.vector)
+    chi2 = (kept.total - space.reduction(latents, kept.matrix, kept.vector)) / kept.n_pix.clamp_min(1.0)
+    return float((ROBUST * torch.log1p(chi2 / ROBUST)).mean())
