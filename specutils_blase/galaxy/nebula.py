@@ -28,6 +28,8 @@ OIII_RATIO, NII_RATIO, SIII_RATIO = 2.98, 2.96, 2.47
 SII_RATIO = 1.35
 # Luminosity in H alpha per rate of star formation [L_sun / (M_sun / yr)], 10**41.27 erg/s (Murphy et al. 2011).
 HALPHA_PER_RATE = 10**41.27 / 3.828e33
+# Part of the ionising light that gas takes: dust between stars and gas takes the rest (Inoue 2001, AJ 122, 1788).
+IN_GAS = 0.75
 # log10 of [O III] 5007 / H beta, [N II] 6584 / H alpha, [O II] / H beta, [S II] (both) / H alpha, [O I] 6300 / H alpha,
 # of gas that old stars ionise and of a Seyfert nucleus: their places in the diagrams of Kewley et al. (2006).
 LINER = {"R3": 0.25, "N2": -0.02, "R2": 0.65, "S2": 0.0, "O1": -0.75}
@@ -58,15 +60,16 @@ def draw_gas(seed, history):
     """
     n = len(history["log_mass"])
     normal = {name: stream(seed, name).standard_normal(n) for name in (
-        "abundance", "ionisation", "n2", "s2", "old", "seyfert", "gas_dispersion")}  # fmt: skip
+        "abundance", "ionisation", "n2", "s2", "o2", "old", "seyfert", "gas_dispersion")}  # fmt: skip
     above = history["log_mass"] - 10.02
     # Mass and metallicity: Curti et al. (2020), eq. 2.
-    abundance = 8.793 - 0.28 / 1.2 * np.log10(1.0 + 10 ** (-1.2 * above)) + 0.05 * normal["abundance"]
+    abundance = 8.793 - 0.28 / 1.2 * np.log10(1.0 + 10 ** (-1.2 * above)) + 0.07 * normal["abundance"] - 0.05
     seyfert = (stream(seed, "is_seyfert").random(n) < 0.08) & (history["log_mass"] > 10.0)
     gas = {"oxygen_abundance": np.clip(abundance, 7.8, 8.85)}
-    gas |= {"ionisation": 0.15 * normal["ionisation"], "n2": 0.07 * normal["n2"], "s2": 0.07 * normal["s2"]}
+    gas |= {"ionisation": 0.2 * normal["ionisation"] - 0.06, "n2": 0.1 * normal["n2"]}
+    gas |= {"s2": 0.1 * normal["s2"] - 0.04, "o2": 0.15 * normal["o2"] - 0.04}
     # Equivalent widths of H alpha in the light of old stars (Cid Fernandes et al. 2011, MNRAS 413, 1687) [Angstrom].
-    gas["old_width"] = 10 ** (-0.15 + 0.35 * normal["old"])
+    gas["old_width"] = 10 ** (-0.25 + 0.35 * normal["old"])
     gas["seyfert_width"] = np.where(seyfert, 10 ** (0.8 + 0.4 * normal["seyfert"]), 0.0)
     ratio = np.where(history["passive"], 0.0, -0.12) + 0.1 * seyfert + 0.1 * normal["gas_dispersion"]
     gas["gas_dispersion"] = np.clip(history["velocity_dispersion"] * 10**ratio, 30.0, 500.0)
@@ -100,7 +103,7 @@ def equivalent_widths(history, gas, continuum, dust, rows=slice(None)):
     young["O1"] = young["S2"] - 0.85
     behind = 10 ** (-0.4 * history["a_v_gas"][:, None] * dust)
     # Fluxes of H alpha of the three sources of ionising light, the latter two so that they have their width.
-    from_young = HALPHA_PER_RATE * history["specific_rate"]
+    from_young = IN_GAS * HALPHA_PER_RATE * history["specific_rate"]
     from_old = gas["old_width"] * continuum[:, alpha] / behind[:, alpha]
     seyfert = _spectrum(SEYFERT, shift, gas)
     nucleus = gas["seyfert_width"] * continuum[:, oiii] / behind[:, oiii] / seyfert[:, oiii]
@@ -111,7 +114,7 @@ def equivalent_widths(history, gas, continuum, dust, rows=slice(None)):
 
 def _spectrum(ratios, shift, gas):
     """Fluxes of all lines relative to H beta without dust, (n, n_lines)."""
-    own = {"N2": gas["n2"], "S2": gas["s2"], "O1": gas["s2"]}
+    own = {"N2": gas["n2"], "S2": gas["s2"], "O1": gas["s2"], "R2": gas["o2"]}
     r3, n2, r2, s2, o1 = (10 ** (ratios[key] + WITH_IONISATION[key] * shift + own.get(key, 0.0))
                           for key in ("R3", "N2", "R2", "S2", "O1"))  # fmt: skip
     alpha = CASE_B["HALPHA"]

@@ -190,17 +190,17 @@ def draw_histories(seed, n):
     history = {"log_mass": np.clip(10.6 + 0.5 * normal["log_mass"], 8.5, 12.0)}
     above = history["log_mass"] - 10.5
     # The share of passive galaxies grows with mass (Peng et al. 2010, ApJ 721, 193).
-    passive = uniform["passive"] < 1.0 / (1.0 + np.exp(-(above - 0.35) / 0.35))
+    passive = uniform["passive"] < 1.0 / (1.0 + np.exp(-(above - 0.08) / 0.4))
     history["passive"] = passive
     history["onset"] = np.where(passive, 8.0 + 5.0 * uniform["onset"], 5.0 + 8.0 * uniform["onset"])
-    tau = np.where(passive, 1.0, 4.5 * 10 ** (-0.1 * above)) * 10 ** (0.17 * normal["tau"])
+    tau = np.where(passive, 1.0, 3.2 * 10 ** (-0.12 * above)) * 10 ** (0.17 * normal["tau"])
     history["tau"] = np.clip(tau, 0.3, 20.0)
     history["burst_age"] = 10 ** (-1.5 + 1.5 * uniform["burst_age"])
     # One in ten has a burst, or has stopped; passive galaxies have little to do either with.
     burst = normal["burst"] * np.where(uniform["burst_kind"] < 0.1, 0.7, 0.2)
     history["burst_factor"] = 10 ** np.clip(burst, -1.5, 1.5)
     history["metallicity"] = np.clip(-0.05 + 0.3 * above + 0.05 * passive + 0.13 * normal["metallicity"], -2.0, 0.22)
-    a_v = np.where(passive, 0.15, 1.0 * 10 ** (0.25 * np.clip(above, -2.0, 0.5))) * 10 ** (0.2 * normal["a_v"])
+    a_v = np.where(passive, 0.15, 0.8 * 10 ** (0.25 * np.clip(above, -2.0, 0.5))) * 10 ** (0.2 * normal["a_v"])
     # The lines suffer more than the stars (Calzetti et al. 2000, ApJ 533, 682, eq. 3).
     history["a_v_gas"], history["a_v"] = a_v, 0.44 * a_v
     # After Gallazzi et al. (2006, MNRAS 370, 1106), roughly.
@@ -209,6 +209,6 @@ def draw_histories(seed, n):
     total = _older(0.0, history)
     recent = (total - _older(IONISING, history)) / (total * IONISING * 1e9)
     # Stars form in spurts that are shorter than what the history resolves.
-    history["specific_rate"] = recent * 10 ** (0.15 * normal["rate"])
+    history["specific_rate"] = recent * 10 ** (0.25 * normal["rate"])
     history["brightness"] = 8.0 * 10 ** (0.35 * normal["brightness"])
     return history
