@@ -14,7 +14,7 @@ from .stars import STEP
 
 __all__ = ["Camera", "SDSS_POWER", "survey_cameras"]
 
-# Resolving power of SDSS at wavelengths [Angstrom], of two arms; from ``wdisp`` of two spectra of its first spectrographs.
+# Resolving power of SDSS at wavelengths [Angstrom], of two arms; from ``wdisp`` of two spectra of its first years.
 SDSS_POWER = np.array([
     (3800, 1650), (4300, 1890), (4800, 2040), (5300, 2170), (5750, 2260), (5950, 1920), (6300, 1950), (6800, 2060),
     (7300, 2170), (7800, 2270), (8300, 2350), (8800, 2430), (9200, 2490)], dtype=float)  # fmt: skip
@@ -48,7 +48,7 @@ SKY_LINES = np.array([
     (9326.2, 7.6), (9340.5, 3.3), (9378.7, 9.7), (9404.4, 2.3), (9421.8, 3.2), (9442.1, 8.7), (9461.8, 4.7),
     (9479.2, 7.2), (9505.0, 4.3), (9521.6, 4.8), (9555.0, 3.4), (9569.8, 4.9), (9623.0, 2.8), (9702.0, 3.2),
     (9722.4, 3.6), (9740.6, 2.3), (9793.7, 6.5), (9802.3, 3.4)])  # fmt: skip
-# Light of the sky in a fibre, dark and without its lines [1e-17 erg / (s cm2 Angstrom)]: 21 mag / arcsec2 in r in fibres
+# Light of the sky in a fibre, dark and without its lines [1e-17 erg / (s cm2 Angstrom)]: 21 mag / arcsec2 in r, fibres
 # of 3 and 1.5 arcsec. A source as bright doubles the variance.
 SKY_LIGHT = {"sdss": 8.0, "desi": 2.0}
 # Part of the variance that lines of the sky add by which they are subtracted wrongly, all pixels of a line alike.

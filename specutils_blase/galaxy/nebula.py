@@ -18,8 +18,7 @@ COMPONENTS = (
     ("SII_6731", 6732.674, 1.0), ("ARIII_7135", 7137.77, 1.0), ("SIII_9069", 9071.1, 1.0), ("SIII_9532", 9533.2, 1.0),
 )  # fmt: skip
 NAMES = tuple(dict.fromkeys(name for name, _, _ in COMPONENTS))
-WAVE = np.array([wave for name, wave, _ in COMPONENTS if name != "OII_DOUBLET"])
-WAVE = np.concatenate([[3728.6], WAVE])
+WAVE = np.array([np.mean([wave for other, wave, _ in COMPONENTS if other == name]) for name in NAMES])
 # Case B at 10,000 K, relative to H beta (Osterbrock & Ferland 2006, table 4.4), and helium of an abundance of 0.1.
 CASE_B = {"HALPHA": 2.86, "HBETA": 1.0, "HGAMMA": 0.468, "HDELTA": 0.259, "HEPSILON": 0.159, "H6": 0.105,
           "HEI_4471": 0.048, "HEI_5876": 0.13}  # fmt: skip
@@ -36,7 +35,8 @@ LINER = {"R3": 0.25, "N2": -0.02, "R2": 0.65, "S2": 0.0, "O1": -0.75}
 SEYFERT = {"R3": 0.90, "N2": -0.10, "R2": 0.45, "S2": -0.30, "O1": -1.0}
 # The same of regions with young stars as polynomials in 12 + log(O/H) - 8.69 (Curti et al. 2020, MNRAS 491, 944).
 CURTI = {"R3": (-0.277, -3.549, -3.593, -0.981), "N2": (-0.489, 1.513, -2.554, -5.293, -2.867),
-         "R2": (0.435, -1.362, -5.655, -4.851, -0.478, 0.736), "S2": (-0.442, -0.360, -6.271, -8.339, -3.559)}  # fmt: skip
+         "R2": (0.435, -1.362, -5.655, -4.851, -0.478, 0.736),
+         "S2": (-0.442, -0.360, -6.271, -8.339, -3.559)}  # fmt: skip
 # How much they change with the ionisation, in dex per dex of [O III] / H beta.
 WITH_IONISATION = {"R3": 1.0, "N2": -0.3, "R2": -0.3, "S2": -0.5, "O1": -0.5}
 # Where the continuum of a line is taken, to either side [km/s].
@@ -44,7 +44,7 @@ NEAR, FAR = 1500.0, 4000.0
 
 
 def continuum_at(wave):
-    """Matrix whose product with spectra on ``wave`` (n_wave,) is their mean to either side of lines, (n_wave, n_lines)."""
+    """Matrix that takes spectra on ``wave`` (n_wave,) to their means to either side of lines, (n_wave, n_lines)."""
     velocity = np.abs(np.log(wave[:, None] / WAVE)) * SPEED_OF_LIGHT
     beside = ((velocity > NEAR) & (velocity < FAR)).astype(float)
     return beside / np.maximum(beside.sum(axis=0), 1.0)
@@ -53,6 +53,8 @@ def continuum_at(wave):
 def draw_gas(seed, history):
     """
     What the gas of galaxies is that have the given histories.
+
+    Scatter and small shifts of the ratios are such that widths are distributed as those of bright galaxies of DESI.
 
     Returns
     -------

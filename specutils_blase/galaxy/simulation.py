@@ -96,6 +96,43 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
         If an argument is not what is described here, or the populations do not reach the middle of the spectrum.
     FileNotFoundError
         If there is no file of that name.
+
+    Notes
+    -----
+    Rows of ``table``: ``redshift``, ``snr``; ``log_mass``, the decimal logarithm of the mass that the others depend on
+    (the flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
+    ``burst_factor`` of the rate in the last ``burst_age``; the ``specific_rate`` that makes the lines; [M/H] of the
+    stars, ``metallicity``, and 12 + log(O/H) of the gas, ``oxygen_abundance``; A(V) of stars and lines, ``a_v`` and
+    ``a_v_gas``; the standard deviations ``velocity_dispersion`` and ``gas_dispersion``; ``brightness``, the flux density
+    at 5500 Angstrom if the redshift were zero; and the equivalent width of each emission line in the rest frame,
+    positive, against the mean starlight 1500 to 4000 km/s to either side.
+
+    Flux times (1 + redshift) does not depend on the redshift: galaxies do not grow fainter with distance. Stars
+    younger than the youngest population follow a power law of age. There are no broad lines, and the sky lines are
+    subtracted imperfectly, for which the inverse variance allows.
+
+    Examples
+    --------
+    With a file of black bodies instead of stars:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from specutils_blase.galaxy import simulate_galaxies
+    >>> wave, age = np.arange(3000.0, 10500.0, 0.9), np.array([0.06, 0.3, 1.0, 4.0, 12.0])
+    >>> kelvin = 5000.0 * age[:, None] ** -0.15
+    >>> flux = 1e15 * wave**-5.0 / np.expm1(1.43878e8 / wave / kelvin) / age[:, None]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "black_bodies.npz"
+    ...     np.savez(path, wave_vac_AA=wave, flux=flux, mh=np.zeros(5), age_gyr=age)
+    ...     galaxies = simulate_galaxies(4, 1, populations=path, redshift=[0.05, 0.1, 0.2, 0.3])
+    >>> print(galaxies.spectra.shape, galaxies.spectra.flux.unit)
+    (4, 3841) 1e-17 erg / (Angstrom s cm2)
+    >>> print(galaxies.table.colnames[:3], "HALPHA" in galaxies.table.colnames)
+    ['redshift', 'snr', 'log_mass'] True
+    >>> pull = (galaxies.spectra.flux - galaxies.truth.flux).value * np.sqrt(galaxies.spectra.uncertainty.array)
+    >>> print(f"{pull[~galaxies.spectra.mask].std():.1f}")
+    1.0
     """
     _check_choice(n, seed, instrument)
     library = read_populations(conf.populations if populations is None else populations)
