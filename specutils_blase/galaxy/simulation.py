@@ -103,12 +103,12 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
     (the flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
     ``burst_factor`` of the rate in the last ``burst_age``; the ``specific_rate`` that makes the lines; [M/H] of the
     stars, ``metallicity``, and 12 + log(O/H) of the gas, ``oxygen_abundance``; A(V) of stars and lines, ``a_v`` and
-    ``a_v_gas``; the standard deviations ``velocity_dispersion`` and ``gas_dispersion``; ``brightness``, the flux density
-    at 5500 Angstrom if the redshift were zero; and the equivalent width of each emission line in the rest frame,
-    positive, against the mean starlight 1500 to 4000 km/s to either side.
+    ``a_v_gas``; the standard deviations ``velocity_dispersion`` and ``gas_dispersion``; ``brightness``, the flux
+    density at 5500 Angstrom if the redshift were zero; and the equivalent width of each emission line in the rest
+    frame, positive, against the mean starlight 1500 to 4000 km/s to either side.
 
-    Flux times (1 + redshift) does not depend on the redshift: galaxies do not grow fainter with distance. Stars
-    younger than the youngest population follow a power law of age. There are no broad lines, and the sky lines are
+    Flux density times (1 + redshift), at a rest wavelength, does not depend on the redshift: galaxies do not grow
+    fainter with distance. Stars younger than the youngest population follow a power law of age. There are no broad lines, and the sky lines are
     subtracted imperfectly, for which the inverse variance allows.
 
     Examples

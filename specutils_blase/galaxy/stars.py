@@ -25,7 +25,7 @@ STEEPEST = -1.5
 IONISING = 0.01
 # Of a population that ends early: samples at its end that the smoothing of the library has spoiled, and samples before
 # them by which its continuation is scaled.
-SPOILED, LAST = 20, 200
+SPOILED, LAST = 20, 60
 # Rest wavelengths that populations must cover [Angstrom]: those of the emission lines.
 REACH = (3650.0, 9700.0)
 KEYS = ("wave_vac_AA", "flux", "mh", "age_gyr")

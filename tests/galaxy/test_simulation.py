@@ -235,9 +235,10 @@ def test_history_against_numerical_integration(populations):
 
 def test_populations_that_end_early_are_continued(emiles):
     library = read_populations(emiles)
-    red = library.flux[..., library.wave > 8000]
-    assert (red > 0).all()
-    assert np.abs(np.diff(np.log(red), axis=-1)).max() < 0.05  # per 20 km/s: no step where the file ends
+    assert (library.flux > 0).all()
+    # young ones end at 8960 Angstrom, smoothed; no step larger than those of the complete ones, per 20 km/s
+    there = np.diff(np.log(library.flux[..., (library.wave > 8880) & (library.wave < 8970)]), axis=-1)
+    assert np.abs(there[:, :17]).max() < 1.05 * np.abs(there[:, 17:]).max()
 
 
 def test_widths_are_distributed_as_those_of_real_galaxies(emiles, shared_data):
