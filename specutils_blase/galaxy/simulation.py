@@ -50,6 +50,26 @@ class SimulatedGalaxies:
         A row for each galaxy, see `simulate_galaxies`.
     lsf : ResolvingPower, or list of BandedLSF
         What fits take as ``lsf``; for DESI one for each camera.
+
+    Examples
+    --------
+    A galaxy in the three cameras of DESI, with black bodies instead of stars:
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from specutils_blase.galaxy import simulate_galaxies
+    >>> wave, age = np.arange(3000.0, 10500.0, 0.9), np.array([0.06, 0.3, 1.0, 4.0, 12.0])
+    >>> flux = 1e15 * wave**-5.0 / np.expm1(1.43878e8 / wave / 5000 * age[:, None] ** 0.15) / age[:, None]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "black_bodies.npz"
+    ...     np.savez(path, wave_vac_AA=wave, flux=flux, mh=np.zeros(5), age_gyr=age)
+    ...     galaxies = simulate_galaxies(1, 1, "desi", populations=path, redshift=[0.2], snr=[10.0])
+    >>> for camera, lsf in zip(galaxies.spectra, galaxies.lsf):
+    ...     print(camera.meta["band"], camera.shape, lsf.bands.shape)
+    b (1, 2751) (11, 2751)
+    r (1, 2326) (11, 2326)
+    z (1, 2881) (11, 2881)
     """
 
     spectra: Spectrum | SpectrumList = field(repr=False)
@@ -99,8 +119,8 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
 
     Notes
     -----
-    Rows of ``table``: ``redshift``, ``snr``; ``log_mass``, the decimal logarithm of the mass that the others depend on
-    (the flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
+    Columns of ``table``: ``redshift``, ``snr``; ``log_mass``, the decimal logarithm of the mass that others depend on (the
+    flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
     ``burst_factor`` of the rate in the last ``burst_age``; the ``specific_rate`` that makes the lines; [M/H] of the
     stars, ``metallicity``, and 12 + log(O/H) of the gas, ``oxygen_abundance``; A(V) of stars and lines, ``a_v`` and
     ``a_v_gas``; the standard deviations ``velocity_dispersion`` and ``gas_dispersion``; ``brightness``, the flux
@@ -108,8 +128,8 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
     frame, positive, against the mean starlight 1500 to 4000 km/s to either side.
 
     Flux density times (1 + redshift), at a rest wavelength, does not depend on the redshift: galaxies do not grow
-    fainter with distance. Stars younger than the youngest population follow a power law of age. There are no broad lines, and the sky lines are
-    subtracted imperfectly, for which the inverse variance allows.
+    fainter with distance. Stars younger than the youngest population follow a power law of age. There are no broad
+    lines. Lines of the sky are subtracted imperfectly, for which the inverse variance allows.
 
     Examples
     --------
