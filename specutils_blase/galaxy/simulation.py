@@ -119,8 +119,8 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
 
     Notes
     -----
-    Columns of ``table``: ``redshift``, ``snr``; ``log_mass``, the decimal logarithm of the mass that others depend on (the
-    flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
+    Columns of ``table``: ``redshift``, ``snr``; ``log_mass``, the decimal logarithm of the mass that others depend on
+    (the flux does not); the mean ``age`` of the stars, the ``onset`` and ``tau`` of their formation, the
     ``burst_factor`` of the rate in the last ``burst_age``; the ``specific_rate`` that makes the lines; [M/H] of the
     stars, ``metallicity``, and 12 + log(O/H) of the gas, ``oxygen_abundance``; A(V) of stars and lines, ``a_v`` and
     ``a_v_gas``; the standard deviations ``velocity_dispersion`` and ``gas_dispersion``; ``brightness``, the flux
