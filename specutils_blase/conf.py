@@ -31,6 +31,12 @@ class Conf(ConfigNamespace):
         "terminal or a notebook and off elsewhere.",
         module=_PACKAGE,
     )
+    populations = ConfigItem(
+        "",
+        "Path of the stellar populations that galaxies are simulated from (npz; wave_vac_AA, flux, mh, age_gyr) when "
+        "``simulate_galaxies`` is called with ``populations=None``.",
+        module=_PACKAGE,
+    )
 
 
 conf = Conf()

@@ -31,10 +31,11 @@ def test_explain_names_argument_expectation_input_and_remedy():
 
 def test_defaults():
     assert isinstance(conf, ConfigNamespace)
-    assert {name: getattr(conf, name) for name in conf} == {"device": "auto", "progress": "auto"}
+    expected = {"device": "auto", "progress": "auto", "populations": ""}
+    assert {name: getattr(conf, name) for name in conf} == expected
 
 
-@pytest.mark.parametrize("name", ["device", "progress"])
+@pytest.mark.parametrize("name", ["device", "progress", "populations"])
 def test_every_setting_is_documented_and_filed_under_the_package(name):
     item = type(conf).__dict__[name]
     assert len(item.description) > 40

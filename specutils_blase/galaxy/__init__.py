@@ -2,5 +2,12 @@
 
 from .continuum import top_hat_continuum
 from .line_predictor import EmissionLinePredictor, train_line_predictor
+from .simulation import SimulatedGalaxies, simulate_galaxies
 
-__all__ = ["EmissionLinePredictor", "top_hat_continuum", "train_line_predictor"]
+__all__ = [
+    "EmissionLinePredictor",
+    "SimulatedGalaxies",
+    "simulate_galaxies",
+    "top_hat_continuum",
+    "train_line_predictor",
+]
