@@ -1,4 +1,4 @@
-r"""A few latents in place of many coefficients: a nonlinear map to components of spectra, and back from observations."""
+"""A few latents in place of many coefficients: nonlinear maps to components of spectra, and from observed ones."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class LatentSpace(nn.Module):
     r"""
     Rest-frame spectra :math:`a (\mu + \sum_k c_k(s) b_k)` of latents s, and the latents of observed ones.
 
-    Both maps are a linear one plus a network with two hidden layers. Latents have the mean zero and the covariance one
-    in the population, which is the prior of `fit`.
+    Both maps are a linear one plus a network with two hidden layers. In the population latents have the mean zero, no
+    correlations, and the variances ``variance``: the prior of `fit`.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class LatentSpace(nn.Module):
     ----------
     components : buffer, shape (1 + n_components, n_table)
         The mean spectrum and the components, as the decoder knows them: before any instrument.
+    variance : buffer, shape (n_latents,)
     """
 
     def __init__(self, n_components: int, n_latents: int, *, first: float, step: float, n_table: int,
@@ -40,6 +41,7 @@ class LatentSpace(nn.Module):
         super().__init__()
         self.first, self.step, self.hidden = first, step, hidden
         self.register_buffer("components", torch.zeros(1 + n_components, n_table))
+        self.register_buffer("variance", torch.ones(n_latents))
         self.to_latents, self.from_latents = nn.Linear(n_components, n_latents), nn.Linear(n_latents, n_components)
         self.encoder = _network(n_components, hidden, n_latents)
         self.decoder = _network(n_latents, hidden, n_components)
@@ -78,9 +80,11 @@ class LatentSpace(nn.Module):
         """
         k = vector.shape[-1]
         level = (vector[:, 0] / matrix[:, 0, 0].clamp_min(1e-30)).abs()[:, None, None]
-        prior = torch.eye(k, dtype=vector.dtype, device=vector.device)
+        one = torch.eye(k, dtype=vector.dtype, device=vector.device)
+        prior = one.clone()
         prior[0, 0] = 0.0
-        tiny = 1e-6 * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30) * torch.eye(k).to(vector)
+        # So that what no pixel sees can be solved for as well.
+        tiny = 1e-6 * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30) * one
         solved = torch.linalg.solve(matrix + prior / level.clamp_min(1e-15) ** 2 + tiny, vector[..., None])[..., 0]
         scale = torch.where(solved[:, :1].abs() > 1e-12, solved[:, :1], 1e-12)
         found = (solved[:, 1:] / scale).clamp(-20.0, 20.0)
@@ -125,7 +129,7 @@ class LatentSpace(nn.Module):
         return (some * vector).sum(-1) ** 2 / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
 
     def _merit(self, latents, matrix, vector):
-        return (latents**2).sum(-1) - self.reduction(latents, matrix, vector)
+        return (latents**2 / self.variance).sum(-1) - self.reduction(latents, matrix, vector)
 
     def _expansion(self, latents, matrix, vector):
         """Half of the second derivatives of chi2 and the prior by latents, and minus half of the first."""
@@ -139,23 +143,42 @@ class LatentSpace(nn.Module):
         norm = torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)[:, None]
         hessian = factor[..., None] ** 2 * (full - cross[:, :, None] * cross[:, None] / norm[..., None])
         residual = vector - factor * torch.einsum("nkl,nl->nk", matrix, some)
-        gradient = factor * torch.einsum("nkp,nk->np", slopes, residual) - latents
-        return hessian + torch.eye(latents.shape[-1]).to(latents), gradient
+        gradient = factor * torch.einsum("nkp,nk->np", slopes, residual) - latents / self.variance
+        return hessian + torch.diag(1.0 / self.variance), gradient
 
-    def whiten(self, latents: Tensor) -> None:
-        """Turn, scale and shift the latents, without a change of any spectrum, so that these have unit covariance."""
-        mean, covariance = latents.mean(0), torch.cov(latents.T)
-        values, vectors = torch.linalg.eigh(covariance.double())
-        values, vectors = values.flip(0).clamp_min(1e-12).to(latents), vectors.flip(1).to(latents)
-        turn = vectors / values.sqrt()  # old - mean = new @ back
-        back = (vectors * values.sqrt()).T
+    def normalize(self, latents: Tensor, matrix: Tensor, vector: Tensor) -> None:
+        """
+        Turn, scale and shift the latents, without a change of any spectrum.
+
+        Afterwards they are uncorrelated in the population, the ones that change spectra most come first, and a step of
+        one length in any of them changes chi2 alike, on average over the galaxies; the mean of their variances is one.
+
+        Parameters
+        ----------
+        latents : Tensor, shape (n, n_latents)
+            Of the population.
+        matrix, vector : Tensor
+            Of the same galaxies, as for `guess`.
+        """
+        hessian, _ = self._expansion(latents, matrix, vector)
+        metric = (hessian - torch.diag(1.0 / self.variance)).mean(0).double()
+        mean, covariance = latents.mean(0), torch.cov(latents.T).double()
+        values, vectors = torch.linalg.eigh(covariance)
+        root = (vectors * values.clamp_min(1e-12).sqrt()) @ vectors.T
+        strength, turn = torch.linalg.eigh(root @ metric @ root)
+        strength, turn = strength.flip(0).clamp_min(1e-12 * float(strength[-1])), turn.flip(1)
+        variance = strength / strength.mean()
+        # Columns of back are the steps of one standard deviation each, divided by it.
+        back = ((root @ turn) / variance.sqrt()).to(latents)
+        there = torch.linalg.inv(back.double()).to(latents)
         with torch.no_grad():
-            for layer, has_mean in ((self.to_latents, True), (self.encoder[-1], False)):
-                layer.weight.copy_(turn.T @ layer.weight)
-                layer.bias.copy_((layer.bias - (mean if has_mean else 0.0)) @ turn)
+            self.variance.copy_(variance)
+            for layer, center in ((self.to_latents, mean), (self.encoder[-1], 0.0)):
+                layer.weight.copy_(there @ layer.weight)
+                layer.bias.copy_(there @ (layer.bias - center))
             for layer in (self.from_latents, self.decoder[0]):
                 layer.bias.add_(layer.weight @ mean)
-                layer.weight.copy_(layer.weight @ back.T)
+                layer.weight.copy_(layer.weight @ back)
 
 
 def _network(n_in, hidden, n_out):

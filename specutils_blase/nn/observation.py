@@ -39,6 +39,9 @@ class Observation(nn.Module):
         place = torch.log(instrument.centers / instrument.wave[0]) / self.spacing
         self.margin = float((cols - place.index_select(0, rows)).abs().max())
         self.register_buffer("place", place, False)
+        # Standard deviation of a pixel's response, in samples, on average.
+        away = cols - place.index_select(0, rows)
+        self.blur = math.sqrt(float((values * away**2).sum()) / self.n_pix)
         self.register_buffer("matrix", _compressed(rows, cols, values.to(dtype), self.n_pix, self.n_grid), False)
         self.register_buffer("transposed", _compressed(cols, rows, values.to(dtype), self.n_grid, self.n_pix), False)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-
 from specutils_blase.nn.latent_space import LatentSpace
 from specutils_blase.solvers.checkpoint import read_checkpoint, write_checkpoint
 from specutils_blase.solvers.survey import Statistics
@@ -26,6 +25,8 @@ ROBUST = 10.0
 SIMILARITY, CONSISTENCY, PRIOR = 0.02, 0.02, 1e-4
 # Epochs between two looks at the validation, and how many of these may pass without a better one.
 LOOK, PATIENCE = 5, 6
+# Galaxies, at most, from which the scales of the latents are taken.
+ENOUGH = 5000
 
 
 def train_latent_space(
@@ -104,7 +105,8 @@ def train_latent_space(
                 "schedule": schedule.state_dict(), "random": torch.get_rng_state()})  # fmt: skip
     space.load_state_dict(best[1])
     with torch.no_grad():
-        space.whiten(space.guess(seen.matrix, seen.vector))
+        some = seen.rows(torch.randperm(n)[:ENOUGH].to(seen.total.device))
+        space.normalize(space.guess(some.matrix, some.vector), some.matrix, some.vector)
     return {"epochs": epoch + 1, **history}
 
 

@@ -1,4 +1,4 @@
-"""Observed galaxies as tensors, and what is known of their components: the sums that a Gaussian likelihood consists of."""
+"""Observed galaxies as tensors, and the sums over their pixels that a Gaussian likelihood consists of."""
 
 import math
 from collections.abc import Iterator, Sequence

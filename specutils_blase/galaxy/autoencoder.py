@@ -1,0 +1,421 @@
+"""A few numbers in place of a galaxy's spectrum: in the rest frame, whatever the redshift and the instrument."""
+
+import hashlib
+import time
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable
+from specutils import Spectrum
+
+from specutils_blase.adapters import spectrum_from_wave, wavelength_values
+from specutils_blase.errors import BlaseWarning, CoverageError, explain
+from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
+from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies
+from specutils_blase.instrument import BandedLSF, as_lsf
+from specutils_blase.io.whole import as_path
+from specutils_blase.progress import reporter
+from specutils_blase.solvers.galaxies import CameraArrays, Group, train_galaxy_model
+
+__all__ = ["Latents", "RedshiftFit", "SpectrumAutoencoder", "train_autoencoder"]
+
+# Chi2 by which a second redshift must be worse, or a redshift is called ambiguous.
+AMBIGUOUS = 9.0
+
+
+class Latents(np.ndarray):
+    """
+    Latents of galaxies: an array of shape (n, n_latents), with what is known of them.
+
+    Attributes
+    ----------
+    covariance : ndarray, shape (n, n_latents, n_latents)
+        Of the latents, from the inverse variances of the pixels and the prior, which is what the population has. None
+        of a part or of a result of arithmetic.
+    coverage : ndarray, shape (n,)
+        Part of the variance that the latents have in the population which the pixels have removed: one where they are
+        well known, zero where nothing is seen that depends on them.
+    redshift : ndarray, shape (n,)
+        At which they were found.
+    """
+
+    covariance = coverage = redshift = None
+
+    def __array_finalize__(self, origin):
+        """Parts and results of arithmetic are arrays without these attributes."""
+
+
+class RedshiftFit(NamedTuple):
+    """
+    Redshifts from `SpectrumAutoencoder.fit_redshift`.
+
+    Attributes
+    ----------
+    redshift, uncertainty : float, or ndarray of shape (n,)
+        And the standard deviation, marginal over the latents.
+    scan : QTable
+        ``redshift`` and ``chi2``, with a row per trial; of several galaxies, ``chi2`` has a column for each.
+    second : float, or ndarray of shape (n,)
+        By how much chi2 is larger at the second redshift that fits best.
+    """
+
+    redshift: np.ndarray
+    uncertainty: np.ndarray
+    scan: QTable
+    second: np.ndarray
+
+
+class SpectrumAutoencoder:
+    """
+    A galaxy spectrum as a rest-frame spectrum of few latents, seen at a redshift through an instrument.
+
+    Made by `train_autoencoder`. The encoder solves for the coefficients of components of rest-frame spectra, each of
+    which attends to the pixels by their inverse variance, at the redshift of the galaxy and through its instrument, and
+    maps them to latents; a few Gauss-Newton steps with the decoder follow, so that latents are the most likely ones and
+    have a covariance. It holds no instrument: another survey is another ``lsf``.
+
+    Attributes
+    ----------
+    fit_info : dict
+        Of the training.
+    """
+
+    def __init__(self, model, fit_info):
+        self._model, self.fit_info = model, fit_info
+
+    def __repr__(self):
+        wave = self._model.wave
+        return (f"<SpectrumAutoencoder of {self.n_latents} latents, {wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the "
+                f"rest frame, trained with {self.fit_info.get('n_galaxies')} galaxies>")  # fmt: skip
+
+    @property
+    def n_latents(self):
+        """Number of latents."""
+        return self._model.space.to_latents.weight.shape[0]
+
+    @property
+    def spectral_axis(self):
+        """Wavelengths of the decoder in the rest frame, in vacuum: shape (n_table,) [Angstrom]."""
+        return self._model.wave * u.AA
+
+    def encode(self, spectrum, redshift=None, *, lsf=None):
+        """
+        Latents of galaxies.
+
+        Parameters
+        ----------
+        spectrum : Spectrum, SpectrumCollection, SpectrumList or list of Spectrum
+            One galaxy, or rows of galaxies, or a list of galaxies; cameras of the same galaxies are a list of spectra
+            of two dimensions, as the loaders of DESI return them. With uncertainties.
+        redshift : float, or array of shape (n,), optional
+            None: `fit_redshift` finds it first.
+        lsf : LSF, or list of LSF with one for each camera, optional
+            As in `specutils_blase.fit_spectrum`. None takes ``meta["resolution_data"]`` where there is one, else the
+            pixels alone.
+
+        Returns
+        -------
+        Latents
+            Shape (n, n_latents), with ``covariance``, ``coverage`` and ``redshift``.
+
+        Raises
+        ------
+        CoverageError
+            If no pixel of a galaxy lies on the decoder's table at its redshift.
+        """
+        galaxies = read_galaxies(spectrum, lsf)
+        if redshift is None:
+            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
+        return self._encode(galaxies, redshift)[0]
+
+    def _encode(self, galaxies, redshift):
+        z = np.array(redshifts(redshift, galaxies.n), dtype=float)
+        self._check_covered(galaxies, z)
+        values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
+        latents = values.view(Latents)
+        latents.covariance, latents.redshift = covariance, z
+        prior = float(self._model.space.variance.sum())
+        latents.coverage = np.clip(1.0 - np.trace(covariance, axis1=1, axis2=2) / prior, 0.0, 1.0)
+        return latents, factor, n_pix, chi2
+
+    def _check_covered(self, galaxies, z):
+        wave, inside = self._model.wave, np.zeros(galaxies.n, dtype=int)
+        for group in galaxies.groups:
+            stretch = 1.0 + z[group.numbers, None]
+            for camera in group.cameras:
+                rest = camera.edges.mean(axis=1) / stretch
+                inside[group.numbers] += ((rest > wave[0]) & (rest < wave[-1]) & (camera.ivar > 0)).sum(axis=1)
+        if (bad := np.flatnonzero(inside < FEWEST)).size:
+            k = bad[0]
+            group = next(group for group in galaxies.groups if k in group.numbers)
+            ends = [camera.edges[edge] for camera in group.cameras for edge in ((0, 0), (-1, 1))]
+            stretch = 1.0 + z[k]
+            got = (f"{z[k]:g} for galaxy number {k}, whose pixels are then at {min(ends) / stretch:.0f} to "
+                   f"{max(ends) / stretch:.0f} Angstrom")  # fmt: skip
+            raise CoverageError(explain("redshift", f"bring {FEWEST} pixels onto the decoder's table, {wave[0]:.0f} to "
+                                        f"{wave[-1]:.0f} Angstrom in the rest frame", got,
+                                        "correct it, or train with such galaxies"))  # fmt: skip
+
+    def reconstruct(self, spectrum, redshift=None, *, lsf=None):
+        """
+        Galaxies as the decoder knows them, on their pixels.
+
+        Parameters
+        ----------
+        spectrum, redshift, lsf
+            As for `encode`.
+
+        Returns
+        -------
+        Spectrum, or SpectrumList
+            In the form and the unit of the input; masked where pixels lie beyond the decoder's table.
+            ``meta["latents"]``, ``meta["redshift"]``, ``meta["chi2"]`` and ``meta["n_pixels"]`` have a row, or a
+            number, for each galaxy.
+        """
+        galaxies = read_galaxies(spectrum, lsf)
+        if redshift is None:
+            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
+        latents, factor, n_pix, chi2 = self._encode(galaxies, redshift)
+        values = []
+        for group in galaxies.groups:
+            rows = group.numbers
+            seen = [self._model.observe(np.asarray(latents)[rows], factor[rows], latents.redshift[rows], camera)
+                    for camera in group.cameras]  # fmt: skip
+            values.append([(np.where(covered, flux, np.nan), ~covered) for flux, covered in seen])
+        out = galaxies.spectra(values)
+        whole = {"latents": np.asarray(latents), "redshift": latents.redshift, "chi2": chi2, "n_pixels": n_pix}
+        for k, one in enumerate(out if isinstance(out, list) else [out]):
+            one.meta.update({name: array[k] for name, array in whole.items()} if galaxies.kind == "list" else whole)
+        return out
+
+    def rest_frame(self, spectrum, redshift=None, *, lsf=None):
+        """
+        Galaxies in the rest frame, over the whole table of the decoder and before any instrument.
+
+        Parameters
+        ----------
+        spectrum, redshift, lsf
+            As for `encode`.
+
+        Returns
+        -------
+        Spectrum, flux of shape (n, n_table), or (n_table,) of a single galaxy
+            Flux density per wavelength as it would be seen at redshift zero from the same distance in the sense
+            that nothing is dimmed: f(rest wavelength) = f(observed wavelength).
+        """
+        galaxies = read_galaxies(spectrum, lsf)
+        if redshift is None:
+            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
+        latents, factor, _, _ = self._encode(galaxies, redshift)
+        flux = self._model.rest(np.asarray(latents), factor)
+        return spectrum_from_wave(self._model.wave, flux[0] if galaxies.kind == "one" else flux, FLUX_UNIT)
+
+    def decode(self, latents, redshift, spectral_axis, lsf=None):
+        """
+        Spectra of latents, as an instrument sees them.
+
+        Parameters
+        ----------
+        latents : array, shape (n, n_latents) or (n_latents,)
+        redshift : float, or array of shape (n,)
+        spectral_axis : Quantity, or SpectralAxis with bin edges
+            Of the pixels; in vacuum.
+        lsf : LSF, optional
+            As for `encode`; a resolution matrix is that of all galaxies.
+
+        Returns
+        -------
+        Spectrum
+            Relative flux density per wavelength, on the average of the population about one: without a unit.
+
+        Raises
+        ------
+        CoverageError
+            If pixels lie beyond the decoder's table at a redshift.
+        """
+        values = np.atleast_2d(np.asarray(latents, dtype=float))
+        if values.shape[1] != self.n_latents or values.ndim != 2 or not np.isfinite(values).all():
+            raise ValueError(explain("latents", f"be finite and have the shape (n, {self.n_latents})",
+                                     np.shape(latents), "take them from encode or sample"))  # fmt: skip
+        z = np.array(redshifts(redshift, len(values)), dtype=float)
+        wavelength_values(spectral_axis, "spectral_axis")
+        template = Spectrum(flux=np.ones(len(spectral_axis)) * u.one, spectral_axis=spectral_axis)
+        edges, wave, (is_reversed, _) = pixels_of(template, "spectral_axis")
+        lsf, bands, power = as_lsf(lsf), None, None
+        if isinstance(lsf, BandedLSF):
+            bands = np.broadcast_to(lsf.bands, (len(values), *lsf.bands.shape))
+        elif lsf is not None:
+            power = np.asarray(lsf.resolving_power(wave), dtype=float) * np.ones(len(wave))
+        camera = CameraArrays(edges, np.zeros((0, len(wave))), np.zeros((0, len(wave))), power, bands)
+        flux, covered = self._model.observe(values, np.ones(len(values)), z, camera)
+        if not covered.all():
+            table, (k, j) = self._model.wave, np.argwhere(~covered)[0]
+            got = (f"{wave[j] / (1 + z[k]):.0f} Angstrom at redshift {z[k]:g} ({(~covered).any(0).sum()} of {len(wave)} "
+                   "pixels)")  # fmt: skip
+            raise CoverageError(explain("spectral_axis", f"lie within the decoder's table, {table[0]:.0f} to "
+                                        f"{table[-1]:.0f} Angstrom in the rest frame, with a margin for the line spread "
+                                        "function", got, "cut it"))  # fmt: skip
+        flux = flux[:, ::-1] if is_reversed else flux
+        return Spectrum(flux=(flux[0] if np.ndim(latents) == 1 else flux) * u.one, spectral_axis=template.spectral_axis)
+
+    def fit_redshift(self, spectrum, *, lsf=None, bounds=None, progress=None):
+        """
+        Redshifts of galaxies.
+
+        Linear components are fitted at every redshift of a grid of the spacing of the decoder; the deepest minima are
+        refined with the latents, and the best one is taken.
+
+        Parameters
+        ----------
+        spectrum, lsf
+            As for `encode`.
+        bounds : (float, float), optional
+            Lowest and highest redshift that is tried; None: from zero to where half of the table has left the pixels.
+        progress : bool, callable, optional
+            As in `specutils_blase.fit_spectrum`.
+
+        Returns
+        -------
+        RedshiftFit
+            ``redshift, uncertainty, scan, second``. Redshifts whose ``second`` is below 9 are ambiguous, of which
+            a warning tells.
+        """
+        galaxies = read_galaxies(spectrum, lsf)
+        if bounds is None:
+            bounds = (0.0, self._highest(galaxies))
+        lower, upper = np.asarray(bounds, dtype=float)
+        if not -0.1 <= lower < upper <= 20.0:
+            raise ValueError(explain("bounds", "be (lowest, highest) redshift", f"{bounds}", "give e.g. (0, 1)"))
+        found = self._fit_redshift(galaxies, (lower, upper), progress)
+        weak = found["second"] < AMBIGUOUS
+        if weak.any():
+            warnings.warn(f"{weak.sum()} of {galaxies.n} redshifts are ambiguous: another one has a chi2 that is "
+                          f"higher by less than {AMBIGUOUS:g}; see second", BlaseWarning, stacklevel=2)  # fmt: skip
+        scan = QTable({"redshift": found["grid"], "chi2": found["scan"].T})
+        if galaxies.kind == "one":
+            scan["chi2"] = found["scan"][0]
+            return RedshiftFit(*(float(found[name][0]) for name in ("redshift", "uncertainty")), scan,
+                               float(found["second"][0]))  # fmt: skip
+        return RedshiftFit(found["redshift"], found["uncertainty"], scan, found["second"])
+
+    def _fit_redshift(self, galaxies: Galaxies, bounds, progress):
+        """Redshifts and scans of all groups, in the order of the galaxies."""
+        report = reporter(progress)
+        out = {}
+        for group in galaxies.groups:
+            found = self._model.fit_redshift(group, *bounds, lambda part: report(f"redshifts: {100 * part:.0f} %"))
+            grid = found.pop("grid")
+            for name, values in found.items():
+                out.setdefault(name, np.full((galaxies.n, *values.shape[1:]), np.nan))[group.numbers] = values
+        report("")
+        return {**out, "grid": grid}
+
+    def _highest(self, galaxies):
+        """The redshift at which the longest pixels are in the middle of the table."""
+        wave = self._model.wave
+        longest = max(camera.edges.max() for group in galaxies.groups for camera in group.cameras)
+        return max(float(longest / np.sqrt(wave[0] * wave[-1])) - 1.0, 0.01)
+
+
+def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=48, epochs=100, validation=0.1, seed=0,
+                      checkpoint=None, progress=None):  # fmt: skip
+    """
+    Learn a `SpectrumAutoencoder` from galaxies of known redshifts.
+
+    Components of rest-frame spectra are fitted to all spectra (probabilistic principal components with missing data)
+    and freed of the line spread function. The sums of each galaxy over its pixels, through its instrument, then hold
+    all that its spectrum says of the components; from these the maps between coefficients and latents are learned,
+    with the losses of Liang et al. (2023, AJ 166, 75): fidelity, similarity and consistency.
+
+    Parameters
+    ----------
+    spectra : Spectrum, SpectrumCollection, SpectrumList, list of Spectrum; or list of several of these
+        Galaxies as for `SpectrumAutoencoder.encode`, with uncertainties. A list of tables of galaxies of different
+        surveys trains one model together: ``[sdss, desi]``, where each has two dimensions or is a list of cameras.
+    redshift : array of shape (n,), or list of arrays
+        One for each survey.
+    lsf : LSF, list of LSF with one for each camera, or list with one of these for each survey
+    n_latents : int
+    n_components : int
+        Components that the decoder's spectra consist of.
+    epochs : int
+        At most: training ends when six looks at the validation, each after five epochs, find nothing better.
+    validation : float
+        Part of the galaxies that are not learned from, and decide that.
+    seed : int
+        Of all that is random: the same galaxies and seed give the same weights on the same machine.
+    checkpoint : path, optional
+        A file from which an interrupted training goes on, to the same weights; it stays.
+    progress : bool, callable, optional
+        As in `specutils_blase.fit_spectrum`.
+
+    Returns
+    -------
+    SpectrumAutoencoder
+
+    Raises
+    ------
+    ValueError
+        If there are fewer galaxies than ten times the components, or arguments do not fit together.
+    """
+    surveys, z = _surveys(spectra, redshift, lsf)
+    n = len(z)
+    _check_numbers(n, n_latents, n_components, epochs, validation)
+    report = reporter(progress)
+    identity = {"n_galaxies": str(n), "n_latents": str(n_latents), "n_components": str(n_components),
+                "epochs": str(epochs), "validation": str(validation), "seed": str(seed),
+                "data": _fingerprint(surveys, z)}  # fmt: skip
+    start = time.monotonic()
+    model, info = train_galaxy_model(
+        surveys, z, n_latents=n_latents, n_components=n_components, epochs=epochs, validation=validation, seed=seed,
+        checkpoint=None if checkpoint is None else as_path(checkpoint, "checkpoint"), identity=identity, report=report,
+    )  # fmt: skip
+    report("")
+    info.pop("latents")
+    return SpectrumAutoencoder(model, {**info, "n_galaxies": n, "seed": seed, "wall_time": time.monotonic() - start,
+                                       "redshifts": (float(z.min()), float(z.max()))})  # fmt: skip
+
+
+def _surveys(spectra, redshift, lsf):
+    """Groups of the galaxies of all surveys, numbered through, and their redshifts."""
+    several = (type(spectra) in (list, tuple) and len(spectra) > 0
+               and not all(isinstance(one, Spectrum) for one in spectra))  # fmt: skip
+    if not several:
+        spectra, redshift, lsf = [spectra], [redshift], [lsf]
+    lsf = [None] * len(spectra) if lsf is None else lsf
+    for name, values in (("redshift", redshift), ("lsf", lsf)):
+        if not isinstance(values, list | tuple) or len(values) != len(spectra):
+            raise ValueError(explain(name, f"be a list with one for each of {len(spectra)} surveys", f"{values!r:.60}",
+                                     "give them in the order of the spectra"))  # fmt: skip
+    groups, z = [], []
+    for k, (some, values, one) in enumerate(zip(spectra, redshift, lsf, strict=True)):
+        galaxies = read_galaxies(some, one, f"spectra[{k}]" if several else "spectra")
+        before = sum(len(part) for part in z)
+        groups += [Group(group.numbers + before, group.cameras) for group in galaxies.groups]
+        z.append(np.array(redshifts(values, galaxies.n), dtype=float))
+    return groups, np.concatenate(z)
+
+
+def _check_numbers(n, n_latents, n_components, epochs, validation):
+    for name, value, least in (("n_latents", n_latents, 1), ("n_components", n_components, 2), ("epochs", epochs, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(explain(name, f"be an integer of at least {least}", repr(value), "give another"))
+    if n_latents > n_components:
+        raise ValueError(explain("n_latents", f"be no more than n_components = {n_components}", n_latents, "lower it"))
+    if n < 10 * n_components:
+        raise ValueError(explain("spectra", f"have at least {10 * n_components} galaxies for {n_components} components",
+                                 n, "give more, or lower n_components"))  # fmt: skip
+    if not 0.0 < validation < 0.9:
+        raise ValueError(explain("validation", "be a part between 0 and 0.9", validation, "0.1 is usual"))
+
+
+def _fingerprint(groups, z):
+    """Of the data of a training, so that a checkpoint of another one is refused."""
+    digest = hashlib.sha256(z.tobytes())
+    for group in groups:
+        for camera in group.cameras:
+            for array in (camera.edges, camera.flux.sum(axis=1), camera.ivar.sum(axis=1)):
+                digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

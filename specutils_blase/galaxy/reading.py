@@ -1,0 +1,218 @@
+"""Galaxies in whatever holds their spectra, as arrays; and arrays back as what they came in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy import units as u
+from astropy.nddata import InverseVariance
+from specutils import Spectrum, SpectrumList
+
+from specutils_blase.adapters import read_spectrum
+from specutils_blase.errors import NoPixelsError, explain
+from specutils_blase.galaxy.continuum import FLUX_UNIT
+from specutils_blase.instrument import BandedLSF, as_lsf
+from specutils_blase.orders import members
+from specutils_blase.solvers.galaxies import CameraArrays, Group
+
+__all__ = ["FEWEST", "Galaxies", "pixels_of", "read_galaxies"]
+
+# A galaxy needs this many pixels that can be used.
+FEWEST = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Galaxies:
+    """
+    Galaxies as arrays.
+
+    Attributes
+    ----------
+    groups : list of Group
+    n : int
+        Galaxies.
+    sources : list of list
+        For each group and camera, the axis that a spectrum of it gets (wave, is_reversed, Spectrum).
+    kind : type
+        What the spectra came in.
+    """
+
+    groups: list
+    n: int
+    sources: list
+    kind: object
+
+    def spectra(self, values):
+        """
+        Spectra in the form, with the axes and units, of the input.
+
+        Parameters
+        ----------
+        values : list of list of (flux, mask)
+            For each group and camera, of shape (n_group, n_pix) [1e-17 erg / (s cm2 Angstrom)].
+        """
+        if self.kind in ("one", "rows", "cameras"):
+            made = [_like(*pair, keep_row=self.kind == "one") for pair in zip(self.sources[0], values[0], strict=True)]
+            return SpectrumList(made) if self.kind == "cameras" else made[0]
+        out = [None] * self.n
+        for group, sources, some in zip(self.groups, self.sources, values, strict=True):
+            for k, number in enumerate(group.numbers):
+                flux, mask = (array[k : k + 1] for array in some[0])
+                out[number] = _like(sources[0], (flux, mask), keep_row=True)
+        return SpectrumList(out)
+
+
+def read_galaxies(spectra, lsf=None, name="spectrum"):
+    """
+    Arrays of galaxies.
+
+    Parameters
+    ----------
+    spectra : Spectrum, SpectrumCollection, SpectrumList or list of Spectrum
+        One galaxy; rows of galaxies; a list of galaxies; or a list of spectra of two dimensions, the cameras with which
+        the galaxies in their rows were observed, as the loaders of DESI return them.
+    lsf : LSF, list of LSF with one for each camera, or None
+        None takes ``meta["resolution_data"]`` where there is one, else the pixels alone.
+    name : str
+        Of the argument, for messages.
+
+    Returns
+    -------
+    Galaxies
+    """
+    if isinstance(spectra, Spectrum):
+        kind = "one" if spectra.flux.ndim == 1 else "rows"
+        blocks = [(np.arange(1 if kind == "one" else len(spectra.flux)), [spectra])]
+    elif _is_cameras(spectra):
+        kind, blocks = "cameras", [(np.arange(len(spectra[0].flux)), list(spectra))]
+        if len({len(camera.flux) for camera in spectra}) > 1:
+            raise ValueError(explain(name, "have the same galaxies in all cameras",
+                                     f"{[len(camera.flux) for camera in spectra]} rows", "cut them alike"))  # fmt: skip
+    else:
+        kind = "list"
+        blocks = [(np.array([k]), [one]) for k, one in enumerate(members(spectra, name)[0])]
+    n = 1 + max(int(numbers.max(initial=-1)) for numbers, _ in blocks)
+    lsfs = lsf if isinstance(lsf, list | tuple) and kind == "cameras" else [lsf] * len(blocks[0][1])
+    if len(lsfs) != len(blocks[0][1]):
+        raise ValueError(explain("lsf", f"have one for each of {len(blocks[0][1])} cameras", f"{len(lsfs)}",
+                                 "give a list in the order of the cameras"))  # fmt: skip
+    read = [(numbers, [_camera(one, some, f"{name}[{numbers[0]}]" if kind == "list" else name)
+                       for one, some in zip(cameras, lsfs, strict=True)]) for numbers, cameras in blocks]  # fmt: skip
+    groups, sources = _joined(read)
+    _check_pixels(groups, n, name)
+    return Galaxies(groups, n, sources, kind)
+
+
+def _is_cameras(spectra):
+    return (isinstance(spectra, list | tuple) and len(spectra) > 0
+            and all(isinstance(one, Spectrum) and one.flux.ndim == 2 for one in spectra))  # fmt: skip
+
+
+def _camera(spectrum, lsf, name):
+    """Arrays of the rows of a spectrum, and its axis."""
+    edges, wave, axis = pixels_of(spectrum, name)
+    flux = np.atleast_2d(np.asarray(spectrum.flux.value, dtype=np.float64))
+    ivar = _inverse_variance(spectrum, flux.shape, name)
+    try:
+        factor = (1.0 * spectrum.flux.unit).to_value(FLUX_UNIT, u.spectral_density(wave * u.AA))
+    except u.UnitConversionError as error:
+        raise u.UnitsError(explain(name, "have a flux density per wavelength or frequency",
+                                   f"the unit {str(spectrum.flux.unit)!r}", "calibrate it")) from error  # fmt: skip
+    if axis[0]:
+        flux, ivar = flux[:, ::-1], ivar[:, ::-1]
+    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    flux = np.where(good, flux, 0.0) * factor
+    ivar = np.where(good, ivar, 0.0) / np.broadcast_to(factor, wave.shape) ** 2
+    power, bands = _response(spectrum, lsf, wave, len(flux), name)
+    return CameraArrays(edges, flux, ivar, power, bands), (*axis, spectrum)
+
+
+def pixels_of(spectrum, name="spectrum"):
+    """Edges (n_pix, 2) and centres of the pixels in vacuum [Angstrom], whether they run down, and the medium."""
+    axis = spectrum.spectral_axis
+    ones = Spectrum(flux=np.ones(len(axis)) * u.one, spectral_axis=axis, meta=dict(spectrum.meta or {}))
+    pixels = read_spectrum(ones, name, weights=None, report=False)
+    return pixels.edges, pixels.wave, (pixels.is_reversed, pixels)
+
+
+def _inverse_variance(spectrum, shape, name):
+    if spectrum.uncertainty is None:
+        raise ValueError(explain(name, "have uncertainties", "none", "give InverseVariance or StdDevUncertainty"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ivar = np.array(spectrum.uncertainty.represent_as(InverseVariance).array, dtype=np.float64)
+    ivar = ivar.reshape(shape)
+    if (ivar < 0).any():
+        raise ValueError(explain(name, "have inverse variances that are not negative", f"{ivar[ivar < 0][0]:g}",
+                                 "set them to zero and mask these pixels"))  # fmt: skip
+    ivar[~np.isfinite(ivar)] = 0.0
+    if spectrum.mask is not None:
+        ivar[np.asarray(spectrum.mask, dtype=bool).reshape(shape)] = 0.0
+    return ivar
+
+
+def _response(spectrum, lsf, wave, n, name):
+    """Resolving power (n_pix,) or None, and resolution matrices (n, n_diag, n_pix) or None."""
+    lsf = as_lsf(lsf)
+    if lsf is None:
+        data = (spectrum.meta or {}).get("resolution_data")
+        if data is None:
+            return None, None
+        data = np.asarray(data)
+        data = data[None] if data.ndim == 2 else data
+        if data.shape[0] != n or data.shape[2] != len(wave):
+            raise ValueError(explain(f'{name}.meta["resolution_data"]', f"have the shape ({n}, n_diag, {len(wave)})",
+                                     data.shape, "cut it as the flux was cut"))  # fmt: skip
+        return None, data
+    if isinstance(lsf, BandedLSF):
+        wanted = np.arange(len(lsf.offsets) // 2, -(len(lsf.offsets) // 2) - 1, -1)
+        if lsf.bands.shape[1] != len(wave) or not np.array_equal(lsf.offsets, wanted):
+            raise ValueError(explain("lsf", f"have {len(wave)} pixels, and the diagonals {wanted[0]} to {wanted[-1]}",
+                                     f"{lsf.bands.shape[1]}, {lsf.offsets.tolist()}",
+                                     "give the resolution matrix of these spectra"))  # fmt: skip
+        return None, np.broadcast_to(lsf.bands, (n, *lsf.bands.shape))
+    return np.asarray(lsf.resolving_power(wave), dtype=np.float64) * np.ones(len(wave)), None
+
+
+def _joined(read):
+    """Groups of galaxies with the same pixels, and the sources of their cameras."""
+    if len(read) == 1:
+        return [Group(numbers, [arrays for arrays, _ in cameras]) for numbers, cameras in read], [
+            [source for _, source in cameras] for _, cameras in read]  # fmt: skip
+    found = {}
+    for numbers, [(arrays, source)] in read:
+        power = None if arrays.power is None else arrays.power.tobytes()
+        bands = None if arrays.bands is None else arrays.bands.shape
+        found.setdefault((arrays.edges.tobytes(), power, bands), []).append((numbers, arrays, source))
+    groups, sources = [], []
+    for some in found.values():
+        first = some[0][1]
+        bands = None if first.bands is None else np.concatenate([arrays.bands for _, arrays, _ in some])
+        joined = CameraArrays(first.edges, np.concatenate([arrays.flux for _, arrays, _ in some]),
+                              np.concatenate([arrays.ivar for _, arrays, _ in some]), first.power, bands)  # fmt: skip
+        groups.append(Group(np.concatenate([numbers for numbers, _, _ in some]), [joined]))
+        sources.append([some[0][2]])
+    return groups, sources
+
+
+def _check_pixels(groups, n, name):
+    count = np.zeros(n, dtype=int)
+    for group in groups:
+        count[group.numbers] = sum((camera.ivar > 0).sum(axis=1) for camera in group.cameras)
+    if (bad := np.flatnonzero(count < FEWEST)).size:
+        raise NoPixelsError(explain(name, f"have at least {FEWEST} pixels with flux, inverse variance and no mask",
+                                    f"{count[bad[0]]} in galaxy number {bad[0]} ({bad.size} of {n} have fewer)",
+                                    "leave these galaxies out"))  # fmt: skip
+
+
+def _like(source, values, keep_row):
+    """A spectrum on the axis of `source`, in its unit of flux."""
+    is_reversed, pixels, spectrum = source
+    flux, mask = values
+    unit = spectrum.flux.unit
+    flux = (flux * FLUX_UNIT).to_value(unit, u.spectral_density(pixels.wave * u.AA))
+    if is_reversed:
+        flux, mask = flux[:, ::-1], mask[:, ::-1]
+    if keep_row:
+        flux, mask = flux[0], mask[0]
+    return Spectrum(flux=flux * unit, spectral_axis=spectrum.spectral_axis, mask=mask,
+                    meta={**{k: v for k, v in (spectrum.meta or {}).items() if k != "resolution_data"},
+                          "wavelength_medium": pixels.medium})  # fmt: skip

@@ -1,0 +1,292 @@
+"""Arrays of observed galaxies on one side, their latents on the other; unit-free."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specutils_blase.functional import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from specutils_blase.nn.instrument import Instrument
+from specutils_blase.nn.latent_space import LatentSpace
+from specutils_blase.nn.observation import Observation
+from specutils_blase.solvers.components import fit_components, sharpened
+from specutils_blase.solvers.latent_training import train_latent_space
+from specutils_blase.solvers.redshifts import Scanner, refine
+from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics
+
+__all__ = ["CameraArrays", "GalaxyModel", "Group", "train_galaxy_model"]
+
+# Spacing of the table by that of the pixels, and its limits [km/s].
+FINER, STEPS = 2.0 / 3.0, (30.0, 200.0)
+# Part of the galaxies that may lack either end of the table.
+LACKING = 0.02
+# Galaxies that the components are fitted to, at most; all are learned from.
+ENOUGH = 20_000
+# Beyond this many standard deviations of the line spread function nothing reaches a pixel.
+REACH = 7.0
+
+
+@dataclass(frozen=True, eq=False)
+class CameraArrays:
+    """
+    What one camera saw of n galaxies.
+
+    Parameters
+    ----------
+    edges : ndarray, shape (n_pix, 2)
+        Of the pixels, in vacuum [Angstrom], increasing.
+    flux, ivar : ndarray, shape (n, n_pix)
+        Flux density per wavelength; the inverse variance is zero where a pixel cannot be used.
+    power : ndarray, shape (n_pix,), or None
+        Resolving power.
+    bands : ndarray, shape (n, n_diag, n_pix), or None
+        Resolution matrices in the layout of DESI.
+    """
+
+    edges: np.ndarray
+    flux: np.ndarray
+    ivar: np.ndarray
+    power: np.ndarray | None = None
+    bands: np.ndarray | None = None
+
+    def rows(self, chosen) -> "CameraArrays":
+        """Some of the galaxies."""
+        bands = None if self.bands is None else self.bands[chosen]
+        return CameraArrays(self.edges, self.flux[chosen], self.ivar[chosen], self.power, bands)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """
+    Galaxies that were observed with the same pixels.
+
+    Parameters
+    ----------
+    numbers : ndarray of int, shape (n,)
+        Their places among all galaxies.
+    cameras : sequence of CameraArrays
+    """
+
+    numbers: np.ndarray
+    cameras: Sequence[CameraArrays]
+
+    def levels(self) -> np.ndarray:
+        """Weighted mean of the flux of each galaxy, (n,): its sign does not matter, only its size."""
+        weight = sum(camera.ivar.sum(1) for camera in self.cameras)
+        flux = sum((camera.ivar * camera.flux).sum(1) for camera in self.cameras)
+        square = sum((camera.ivar * camera.flux**2).sum(1) for camera in self.cameras)
+        weight = np.maximum(weight, 1e-300)
+        return np.maximum(np.abs(flux / weight), 1e-3 * np.sqrt(square / weight) + 1e-300)
+
+
+class GalaxyModel:
+    """
+    A trained `LatentSpace` and the instruments that galaxies are observed with.
+
+    Parameters
+    ----------
+    space : LatentSpace
+    """
+
+    def __init__(self, space: LatentSpace) -> None:
+        self.space, self._observations, self._scanners = space, {}, {}
+
+    @property
+    def wave(self) -> np.ndarray:
+        """The table, in the rest frame [Angstrom]."""
+        n = self.space.components.shape[1]
+        return self.space.first * np.exp(np.arange(n) * (self.space.step / SPEED_OF_LIGHT))
+
+    def cameras(self, group: Group) -> tuple[list[Camera], np.ndarray]:
+        """Tensors of a group, scaled, and the levels that they were divided by."""
+        levels = group.levels()
+        return [self._camera(camera, levels[:, None]) for camera in group.cameras], levels
+
+    def _camera(self, arrays, levels):
+        flux = torch.from_numpy(np.where(arrays.ivar > 0, arrays.flux / levels, 0.0).astype(np.float32))
+        ivar = torch.from_numpy((arrays.ivar * levels**2).astype(np.float32))
+        bands = None if arrays.bands is None else torch.from_numpy(np.ascontiguousarray(arrays.bands, np.float32))
+        ln_wave = torch.from_numpy(np.log(arrays.edges).mean(1))
+        return Camera(ln_wave, flux, ivar, self.observation(arrays.edges, arrays.power, bands), bands)
+
+    def observation(self, edges: np.ndarray, power: np.ndarray | None, bands: Tensor | None = None) -> Observation:
+        """The way to pixels; kept, for it is the same for all galaxies of a survey."""
+        key = edges.tobytes(), None if power is None else power.tobytes()
+        if key not in self._observations:
+            if len(self._observations) > 64:
+                self._observations.clear()
+            widest = 0.0 if power is None else SPEED_OF_LIGHT / FWHM_PER_SIGMA / float(np.min(power))
+            instrument = Instrument(torch.from_numpy(edges), step=self.space.step,
+                                    resolving_power=None if power is None else torch.from_numpy(power),
+                                    margin=REACH * widest + 2.0 * self.space.step)  # fmt: skip
+            self._observations[key] = Observation(instrument, self.space.first)
+        found = self._observations[key]
+        if bands is not None:
+            found.blur = _blur(found, bands)
+        return found
+
+    def statistics(self, group: Group, redshift: np.ndarray, report=None) -> tuple[Statistics, np.ndarray]:
+        """Sums over the pixels of each galaxy, and the levels that the fluxes were divided by."""
+        cameras, levels = self.cameras(group)
+        with torch.no_grad():
+            return statistics(cameras, torch.from_numpy(redshift), self.space.components, report), levels
+
+    def encode(self, groups: Sequence[Group], redshift: np.ndarray):
+        """Latents (n, n_latents), their covariances, factors of the spectra, pixels on the table, chi2."""
+        n, n_latents = len(redshift), self.space.to_latents.weight.shape[0]
+        latents, covariance = np.zeros((n, n_latents)), np.zeros((n, n_latents, n_latents))
+        factor, n_pix, chi2 = np.zeros(n), np.zeros(n), np.zeros(n)
+        for group in groups:
+            sums, levels = self.statistics(group, redshift[group.numbers])
+            with torch.no_grad():
+                found, errors, factors = self.space.fit(sums.matrix, sums.vector)
+                reduction = self.space.reduction(found, sums.matrix, sums.vector)
+            rows = group.numbers
+            latents[rows], covariance[rows], factor[rows] = found, errors, factors.numpy() * levels
+            n_pix[rows], chi2[rows] = sums.n_pix, sums.total - reduction
+        return latents, covariance, factor, n_pix, chi2
+
+    def rest(self, latents: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Spectra on the table, (n, n_table)."""
+        with torch.no_grad():
+            return (torch.from_numpy(factor[:, None]) * self.space(torch.from_numpy(latents).float())).numpy()
+
+    def observe(self, latents, factor, redshift, camera: CameraArrays) -> tuple[np.ndarray, np.ndarray]:
+        """Spectra in the pixels of a camera, (n, n_pix), and which pixels the table covers."""
+        bands = None if camera.bands is None else torch.from_numpy(np.ascontiguousarray(camera.bands, np.float32))
+        observation = self.observation(camera.edges, camera.power, bands)
+        z = torch.from_numpy(redshift)
+        with torch.no_grad():
+            seen = observation(self.space(torch.from_numpy(latents).float()), z, bands).numpy()
+            covered = observation.covered(z, self.space.components.shape[1], 1 if bands is None else bands.shape[1])
+        return seen * factor[:, None], covered.numpy()
+
+    def fit_redshift(self, group: Group, lower: float, upper: float, report=None) -> dict[str, Any]:
+        """Redshifts of the galaxies of a group, with their uncertainties, chi2 and the scans."""
+        cameras, _ = self.cameras(group)
+        scanner = Scanner(self.space, cameras, lower, upper)
+        rows = {"redshift": [], "uncertainty": [], "chi2": [], "second": [], "scan": []}
+        for k in range(len(group.numbers)):
+            with torch.no_grad():
+                chi2, share = scanner.scan(cameras, k)
+            one = [camera.rows(slice(k, k + 1)) for camera in cameras]
+            found = sorted((refine(self.space, one, z) for z in scanner.candidates(chi2, share)), key=lambda f: f[2])
+            best = found[0] if found else (math.nan, math.nan, math.nan, None)
+            for name, value in zip(rows, (*best[:3], found[1][2] - best[2] if len(found) > 1 else math.inf, chi2),
+                                   strict=True):  # fmt: skip
+                rows[name].append(value)
+            if report is not None:
+                report((k + 1) / len(group.numbers))
+        scan = torch.stack(rows.pop("scan")).numpy()
+        return {**{name: np.array(values) for name, values in rows.items()}, "grid": scanner.redshift.numpy(),
+                "scan": scan}  # fmt: skip
+
+
+def _blur(observation, bands):
+    """Standard deviation of the response with resolution matrices, in samples of the table."""
+    half = bands.shape[-2] // 2
+    offset = torch.arange(-half, half + 1, dtype=torch.float32)[:, None]
+    some = bands.reshape(-1, *bands.shape[-2:])[0].clamp_min(0.0)
+    pixels = float((some * offset**2).sum() / some.sum().clamp_min(1e-30))
+    return math.hypot(1.0 / math.sqrt(12.0), math.sqrt(pixels)) * float(observation.place.diff().median())
+
+
+def train_galaxy_model(
+    groups: Sequence[Group], redshift: np.ndarray, *, n_latents: int, n_components: int, epochs: int,
+    validation: float, seed: int, report, checkpoint: Path | None, identity: dict[str, str],
+) -> tuple[GalaxyModel, dict[str, Any]]:  # fmt: skip
+    """
+    Components of the galaxies, the sums over their pixels, and the maps between coefficients and latents.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    redshift : ndarray, shape (n,)
+    n_latents, n_components, epochs, seed : int
+    validation : float
+        Part of the galaxies that decides when to stop.
+    report : callable
+        Gets a short text.
+    checkpoint, identity
+        See `train_latent_space`.
+
+    Returns
+    -------
+    GalaxyModel, dict
+    """
+    first, last, step = _table(groups, redshift)
+    n_table = int(math.log(last / first) * SPEED_OF_LIGHT / step) + 1
+    space = LatentSpace(n_components, n_latents, first=first, step=step, n_table=n_table)
+    model = GalaxyModel(space)
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(redshift))
+    kept = np.zeros(len(redshift), dtype=bool)
+    kept[order[: max(int(validation * len(redshift)), 1)]] = True
+    cameras = [model.cameras(group)[0] for group in groups]
+    learned = random.permutation(np.flatnonzero(~kept))[:ENOUGH]
+    space.components.copy_(_components(groups, cameras, redshift, learned, space, seed, report))
+    parts, numbers = [], np.concatenate([group.numbers for group in groups])
+    for group, some in zip(groups, cameras, strict=True):
+        with torch.no_grad():
+            parts.append(statistics(some, torch.from_numpy(redshift[group.numbers]), space.components,
+                                    lambda done: report(f"pixels summed: {100 * done:.0f} %")))  # fmt: skip
+    sums = Statistics.joined(parts)
+    kept = torch.from_numpy(kept[numbers])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = LatentSpace(**space.config)
+        fresh.components.copy_(space.components)
+        info = train_latent_space(
+            fresh, sums.rows(~kept), sums.rows(kept), epochs=epochs, seed=seed, checkpoint=checkpoint,
+            identity=identity,
+            report=lambda done, merit: report(f"training: {100 * done:.0f} %, validation: chi2 per pixel {merit:.4f}"),
+        )  # fmt: skip
+        with torch.no_grad():
+            latents = fresh.guess(sums.matrix, sums.vector).numpy()
+    trained = GalaxyModel(fresh)
+    trained._observations = model._observations
+    return trained, {**info, "latents": latents[np.argsort(numbers)]}
+
+
+def _table(groups, redshift):
+    """First and last wavelength of the table [Angstrom], and its step [km/s]."""
+    lowest, highest, widths = np.full(len(redshift), np.inf), np.zeros(len(redshift)), []
+    for group in groups:
+        for camera in group.cameras:
+            good = camera.ivar > 0
+            some = good.any(axis=1)
+            rows = group.numbers[some]
+            begin = camera.edges[good[some].argmax(axis=1), 0]
+            end = camera.edges[::-1][good[some][:, ::-1].argmax(axis=1), 1]
+            lowest[rows], highest[rows] = np.minimum(lowest[rows], begin), np.maximum(highest[rows], end)
+            widths.append(SPEED_OF_LIGHT * np.diff(np.log(camera.edges), axis=1).ravel())
+    step = float(np.clip(FINER * np.median(np.concatenate(widths)), *STEPS))
+    stretch = 1.0 + redshift
+    return float(np.quantile(lowest / stretch, LACKING)), float(np.quantile(highest / stretch, 1 - LACKING)), step
+
+
+def _components(groups, cameras, redshift, learned, space, seed, report):
+    """Components as they are before any instrument, (1 + n_components, n_table)."""
+    spacing, n_table = space.step / SPEED_OF_LIGHT, space.components.shape[1]
+    flux, ivar = torch.empty(len(learned), n_table), torch.empty(len(learned), n_table)
+    wanted = np.zeros(len(redshift), dtype=bool)
+    wanted[learned] = True
+    row, blur = 0, []
+    for group, some in zip(groups, cameras, strict=True):
+        chosen = np.flatnonzero(wanted[group.numbers])
+        mine = [camera.rows(torch.from_numpy(chosen)) for camera in some]
+        z = torch.from_numpy(redshift[group.numbers[chosen]])
+        for values in rest_frame_rows(mine, z, space.first, spacing, n_table):
+            flux[row], ivar[row] = values
+            row += 1
+            if row % 500 == 0:
+                report(f"spectra in the rest frame: {100 * row / len(learned):.0f} %")
+        blur += [camera.observation.blur for camera in some for _ in chosen]
+    components = fit_components(flux, ivar, space.components.shape[0] - 1, seed=seed,
+                                report=lambda done: report(f"components: {100 * done:.0f} %"))  # fmt: skip
+    return sharpened(components, float(np.median(blur)), 0.0)

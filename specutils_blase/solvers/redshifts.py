@@ -1,0 +1,213 @@
+"""Redshifts of galaxies: a scan with linear components at all shifts at once, then the latents and the redshift."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specutils_blase.nn.latent_space import LatentSpace
+from specutils_blase.solvers.survey import Camera, rest_frame_rows, statistics
+
+__all__ = ["Scanner", "refine"]
+
+# Linear components of the scan, and draws of latents that they are made from.
+N_COMPONENTS, N_DRAWS = 12, 500
+# Minima of the scan that are refined, and how far apart they are at least [km/s].
+N_CANDIDATES, APART = 4, 1500.0
+LIGHT = 299792.458
+# Steps of the refinement; it ends when chi2 gains less than this.
+STEPS, SETTLED = 12, 1e-3
+# Half of the difference by which the slope in ln(1 + z) is found: a fortieth of a pixel.
+DIFFERENCE = 5e-6
+# A step in ln(1 + z) is no longer than this.
+LONGEST = 1e-3
+
+
+class Scanner:
+    """
+    Chi2 of a galaxy at every redshift of a grid, with the best linear components at each.
+
+    With weights w and flux y on a grid uniform in ln(wavelength), the sums over pixels of w b_k b_l and w y b_k, for
+    components b shifted by any number of samples, are correlations: each is one Fourier transform for all redshifts.
+
+    Parameters
+    ----------
+    space : LatentSpace
+    camera : Sequence of Camera
+        Whose resolution and pixels the components get, on average.
+    lower, upper : float
+        Range of redshifts.
+    """
+
+    def __init__(self, space: LatentSpace, cameras: Sequence[Camera], lower: float, upper: float) -> None:
+        self.first, self.spacing = space.first, space.step / LIGHT
+        self.n_table = space.components.shape[1]
+        begin = min(float(camera.ln_wave[0]) for camera in cameras)
+        end = max(float(camera.ln_wave[-1]) for camera in cameras)
+        # The grid of the data lies whole samples from the table.
+        self.offset = math.ceil((begin - math.log(self.first)) / self.spacing)
+        self.n_data = int((end - math.log(self.first)) / self.spacing) - self.offset + 1
+        low, high = (math.floor(math.log1p(z) / self.spacing) for z in (lower, upper))
+        self.shifts = torch.arange(low, high + 2)
+        self.redshift = torch.expm1(self.shifts * self.spacing).double()
+        self.length = 2 ** math.ceil(math.log2(self.n_data + self.n_table))
+        self._transform(self._components(space, cameras))
+
+    def _components(self, space, cameras):
+        """Mean and principal components of spectra of the population, blurred, (1 + N_COMPONENTS, n_table)."""
+        generator = torch.Generator().manual_seed(0)
+        n_latents = space.to_latents.weight.shape[0]
+        with torch.no_grad():
+            draws = torch.randn(N_DRAWS, n_latents, generator=generator).to(space.components)
+            spectra = space(draws * space.variance.sqrt())
+        mean = spectra.mean(0)
+        _, size, rotation = torch.linalg.svd(spectra - mean, full_matrices=False)
+        found = torch.cat([mean[None], rotation[:N_COMPONENTS] * size[:N_COMPONENTS, None] / math.sqrt(N_DRAWS)])
+        sigma = float(np.mean([float(camera.observation.blur) for camera in cameras]))
+        frequency = torch.fft.rfftfreq(2 * self.n_table)
+        passed = torch.exp(-0.5 * (2.0 * math.pi * frequency * sigma) ** 2)
+        mirrored = torch.cat([found, found.flip(-1)], -1)
+        return torch.fft.irfft(torch.fft.rfft(mirrored) * passed, n=2 * self.n_table)[:, : self.n_table]
+
+    def _transform(self, components):
+        k = len(components)
+        self.upper = torch.triu_indices(k, k)
+        rows = torch.cat([components[self.upper[0]] * components[self.upper[1]], components,
+                          torch.ones(1, self.n_table)])  # fmt: skip
+        self.transforms = torch.fft.rfft(rows.double(), n=self.length).conj()
+        self.k = k
+
+    def scan(self, cameras: Sequence[Camera], row: int) -> tuple[Tensor, Tensor]:
+        """
+        Chi2 at the redshifts of the grid, and how many pixels of the grid the table covers there.
+
+        Parameters
+        ----------
+        cameras : sequence of Camera
+        row : int
+            Number of the galaxy.
+
+        Returns
+        -------
+        chi2 : Tensor, shape (n_redshifts,)
+            Pixels that the table does not cover count as one each.
+        share : Tensor, shape (n_redshifts,)
+            Part of the weight of the data that the table covers.
+        """
+        one = slice(row, row + 1)
+        first = self.first * math.exp(self.offset * self.spacing)
+        some = [camera.rows(one) for camera in cameras]
+        here = torch.zeros(1, dtype=torch.float64)
+        flux, weight = next(rest_frame_rows(some, here, first, self.spacing, self.n_data))
+        flux, weight = flux.double(), weight.double()
+        level = (weight * flux).sum() / weight.sum().clamp_min(1e-30)
+        k, n_products = self.k, self.upper.shape[1]
+        of_weight = torch.fft.rfft(torch.stack([weight, weight * flux, weight * flux**2, (weight > 0).double()]),
+                                   n=self.length)  # fmt: skip
+        # A sample i of the data lies on i + offset - shift of the table.
+        index = (self.shifts - self.offset) % self.length
+        sums = torch.fft.irfft(of_weight[0] * self.transforms[:n_products], n=self.length)[:, index]
+        right = torch.fft.irfft(of_weight[1] * self.transforms[n_products:-1], n=self.length)[:, index]
+        total, covered, on_table = torch.fft.irfft(of_weight[[2, 3, 0]] * self.transforms[-1], n=self.length)[:, index]
+        matrix = torch.empty(len(index), k, k, dtype=torch.float64)
+        matrix[:, self.upper[0], self.upper[1]] = matrix[:, self.upper[1], self.upper[0]] = sums.T
+        prior = torch.eye(k, dtype=torch.float64) / level.abs().clamp_min(1e-30) ** 2
+        prior[0, 0] = 1e-9 * weight.sum()
+        solved = torch.linalg.solve(matrix + prior, right.T[..., None])[..., 0]
+        # Samples are narrower than pixels: chi2 is per sample, and their weights are sums over pixels.
+        outside = (weight > 0).sum() - covered
+        share = (on_table / weight.sum().clamp_min(1e-30)).clamp(0.0, 1.0)
+        density = (flux**2 * weight).sum() / (weight > 0).sum().clamp_min(1)
+        chi2 = total - (right.T * solved).sum(-1) + outside * min(float(density), 1.0)
+        return chi2, share
+
+    def candidates(self, chi2: Tensor, share: Tensor, least: float = 0.3) -> list[float]:
+        """Redshifts of the deepest minima, the deepest first."""
+        values = torch.where(share >= least, chi2, math.inf).numpy()
+        apart = max(int(APART / (self.spacing * LIGHT)), 1)
+        found = []
+        for k in np.argsort(values):
+            if not np.isfinite(values[k]) or len(found) == N_CANDIDATES:
+                break
+            if all(abs(k - other) > apart for other in found):
+                found.append(k)
+        return [float(self.redshift[k]) for k in found]
+
+
+@torch.no_grad()
+def refine(space: LatentSpace, cameras: Sequence[Camera], redshift: float) -> tuple[float, float, float, Tensor]:
+    """
+    Redshift and latents of one galaxy together, by Gauss-Newton steps from a redshift close to the right one.
+
+    Parameters
+    ----------
+    space : LatentSpace
+    cameras : sequence of Camera
+        Of one galaxy.
+    redshift : float
+
+    Returns
+    -------
+    redshift, uncertainty, chi2 : float
+        The uncertainty is marginal over the latents and the factor; chi2 has the prior of the latents in it, and one
+        for each pixel that the table does not cover.
+    latents : Tensor, shape (n_latents,)
+    """
+    place = math.log1p(redshift)
+    sums = statistics(cameras, torch.tensor([redshift], dtype=torch.float64), space.components)
+    latents = space.fit(sums.matrix, sums.vector)[0][0]
+    damping, error, kept = 1e-3, math.inf, None
+    for _ in range(STEPS):
+        hessian, gradient, chi2 = _expansion(space, cameras, place, latents)
+        if kept is None or chi2 <= kept[4]:
+            gain = math.inf if kept is None else kept[4] - chi2
+            kept, damping = (place, latents, hessian, gradient, chi2), 0.1 * damping
+            error = float(torch.linalg.inv(hessian)[-1, -1].clamp_min(0.0).sqrt())
+            if gain < SETTLED:
+                break
+        else:
+            damping = max(10.0 * damping, 0.1)
+        place, latents, hessian, gradient, _ = kept
+        step = torch.linalg.solve(hessian + damping * torch.diag(hessian.diagonal()), gradient)
+        place = place + float(step[-1].clamp(-LONGEST, LONGEST))
+        latents = latents + step[:-1].to(latents)
+    place, latents, before = kept[0], kept[1], kept[4]
+    stretch = math.exp(place)
+    return stretch - 1.0, stretch * error, before, latents
+
+
+def _expansion(space, cameras, place, latents):
+    """Half the second derivatives of chi2 by latents and ln(1 + z), minus half the first, and chi2; the factor out."""
+    slopes = torch.func.jacrev(space.coefficients)(latents).T @ space.components
+    rows = torch.cat([space(latents)[None], slopes])
+    n = len(rows)
+    z = torch.expm1(torch.tensor([place], dtype=torch.float64))
+    shifted = torch.expm1(torch.tensor([place - DIFFERENCE, place + DIFFERENCE], dtype=torch.float64))
+    seen, flux, weight, missing = [], [], [], 0
+    for camera in cameras:
+        bands = camera.bands
+        pixels = camera.observation(rows, z.expand(n), bands)
+        both = camera.observation(rows[:1].expand(2, -1), shifted, bands)
+        pixels = torch.cat([pixels, (both[1:] - both[:1]) / (2.0 * DIFFERENCE)]).double()
+        covered = camera.observation.covered(z, rows.shape[1], 1 if bands is None else bands.shape[1])[0]
+        seen.append(pixels)
+        flux.append(camera.flux[0].double())
+        weight.append(torch.where(covered, camera.ivar[0], 0.0).double())
+        missing += int((~covered & (camera.ivar[0] > 0)).sum())
+    seen, flux, weight = torch.cat(seen, -1), torch.cat(flux), torch.cat(weight)
+    model = seen[0]
+    norm = (weight * model**2).sum().clamp_min(1e-30)
+    factor = (weight * model * flux).sum() / norm
+    design = factor * seen[1:]
+    cross = (design * weight) @ model
+    hessian = (design * weight) @ design.T - cross[:, None] * cross / norm
+    residual = flux - factor * model
+    gradient = (design * weight) @ residual
+    prior = torch.cat([1.0 / space.variance.double(), torch.zeros(1, dtype=torch.float64)])
+    # A redshift that nothing determines stays where it is.
+    hessian = hessian + torch.diag(prior + 1e-12 * hessian.diagonal().abs().max())
+    gradient[:-1] -= latents.double() / space.variance
+    chi2 = float((weight * residual**2).sum() + (latents.double() ** 2 / space.variance).sum()) + missing
+    return hessian, gradient, chi2
