@@ -252,11 +252,11 @@ class SpectrumAutoencoder:
         flux, covered = self._model.observe(values, np.ones(len(values)), z, camera)
         if not covered.all():
             table, (k, j) = self._model.wave, np.argwhere(~covered)[0]
-            got = (f"{wave[j] / (1 + z[k]):.0f} Angstrom at redshift {z[k]:g} ({(~covered).any(0).sum()} of {len(wave)} "
-                   "pixels)")  # fmt: skip
+            beyond = f"{(~covered).any(0).sum()} of {len(wave)} pixels"
+            got = f"{wave[j] / (1 + z[k]):.0f} Angstrom at redshift {z[k]:g} ({beyond})"
             raise CoverageError(explain("spectral_axis", f"lie within the decoder's table, {table[0]:.0f} to "
-                                        f"{table[-1]:.0f} Angstrom in the rest frame, with a margin for the line spread "
-                                        "function", got, "cut it"))  # fmt: skip
+                                        f"{table[-1]:.0f} Angstrom in the rest frame, with a margin for the line "
+                                        "spread function", got, "cut it"))  # fmt: skip
         flux = flux[:, ::-1] if is_reversed else flux
         return Spectrum(flux=(flux[0] if np.ndim(latents) == 1 else flux) * u.one, spectral_axis=template.spectral_axis)
 
