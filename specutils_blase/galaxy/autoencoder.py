@@ -13,6 +13,7 @@ from specutils import Spectrum
 from specutils_blase.adapters import spectrum_from_wave, wavelength_values
 from specutils_blase.errors import BlaseWarning, CoverageError, explain
 from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
+from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.whole import as_path
@@ -82,8 +83,8 @@ class SpectrumAutoencoder:
         Of the training.
     """
 
-    def __init__(self, model, fit_info):
-        self._model, self.fit_info = model, fit_info
+    def __init__(self, model, density, fit_info):
+        self._model, self._density, self.fit_info = model, density, fit_info
 
     def __repr__(self):
         wave = self._model.wave
@@ -235,10 +236,7 @@ class SpectrumAutoencoder:
         CoverageError
             If pixels lie beyond the decoder's table at a redshift.
         """
-        values = np.atleast_2d(np.asarray(latents, dtype=float))
-        if values.shape[1] != self.n_latents or values.ndim != 2 or not np.isfinite(values).all():
-            raise ValueError(explain("latents", f"be finite and have the shape (n, {self.n_latents})",
-                                     np.shape(latents), "take them from encode or sample"))  # fmt: skip
+        values = self._checked(latents)
         z = np.array(redshifts(redshift, len(values)), dtype=float)
         wavelength_values(spectral_axis, "spectral_axis")
         template = Spectrum(flux=np.ones(len(spectral_axis)) * u.one, spectral_axis=spectral_axis)
@@ -259,6 +257,46 @@ class SpectrumAutoencoder:
                                         "spread function", got, "cut it"))  # fmt: skip
         flux = flux[:, ::-1] if is_reversed else flux
         return Spectrum(flux=(flux[0] if np.ndim(latents) == 1 else flux) * u.one, spectral_axis=template.spectral_axis)
+
+    def log_probability(self, latents):
+        """
+        Natural logarithm of the density that galaxies have at latents: low for what is unusual.
+
+        Parameters
+        ----------
+        latents : array, shape (n, n_latents) or (n_latents,)
+            From `encode`. With little noise in the spectrum: noise moves latents away from where galaxies are.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        return self._density.log_probability(self._checked(latents))
+
+    def sample(self, n, seed=0):
+        """
+        Latents of new galaxies, drawn from the density of those that the training saw.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        ndarray, shape (n, n_latents)
+            For `decode`.
+        """
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of galaxies"))
+        return self._density.sample(int(n), seed)
+
+    def _checked(self, latents):
+        values = np.atleast_2d(np.asarray(latents, dtype=float))
+        if values.ndim != 2 or values.shape[1] != self.n_latents or not np.isfinite(values).all():
+            raise ValueError(explain("latents", f"be finite and have the shape (n, {self.n_latents})",
+                                     np.shape(latents), "take them from encode or sample"))  # fmt: skip
+        return values
 
     def fit_redshift(self, spectrum, *, lsf=None, bounds=None, progress=None):
         """
@@ -372,10 +410,10 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
         surveys, z, n_latents=n_latents, n_components=n_components, epochs=epochs, validation=validation, seed=seed,
         checkpoint=None if checkpoint is None else as_path(checkpoint, "checkpoint"), identity=identity, report=report,
     )  # fmt: skip
+    density = train_density(info.pop("latents"), seed=seed, report=report)
     report("")
-    info.pop("latents")
-    return SpectrumAutoencoder(model, {**info, "n_galaxies": n, "seed": seed, "wall_time": time.monotonic() - start,
-                                       "redshifts": (float(z.min()), float(z.max()))})  # fmt: skip
+    info |= {"n_galaxies": n, "seed": seed, "redshifts": (float(z.min()), float(z.max()))}
+    return SpectrumAutoencoder(model, density, {**info, "wall_time": time.monotonic() - start})
 
 
 def _surveys(spectra, redshift, lsf):

@@ -27,6 +27,8 @@ FINER, STEPS = 2.0 / 3.0, (30.0, 200.0)
 LACKING = 0.02
 # Galaxies that the components are fitted to, at most; all are learned from.
 ENOUGH = 20_000
+# Galaxies whose latents are fitted at once.
+BATCH = 1000
 # Beyond this many standard deviations of the line spread function nothing reaches a pixel.
 REACH = 7.0
 
@@ -247,7 +249,9 @@ def train_galaxy_model(
             report=lambda done, merit: report(f"training: {100 * done:.0f} %, validation: chi2 per pixel {merit:.4f}"),
         )  # fmt: skip
         with torch.no_grad():
-            latents = fresh.guess(sums.matrix, sums.vector).numpy()
+            some = map(sums.rows, torch.arange(len(numbers)).split(BATCH))
+            parts = [fresh.fit(part.matrix, part.vector)[0] for part in some]
+            latents = torch.cat(parts).double().numpy()
     trained = GalaxyModel(fresh)
     trained._observations = model._observations
     return trained, {**info, "latents": latents[np.argsort(numbers)]}
