@@ -1,6 +1,7 @@
 """Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum."""
 
 from .continuum import top_hat_continuum
+from .emission import add_emission_lines
 from .line_predictor import EmissionLinePredictor, train_line_predictor
 
-__all__ = ["EmissionLinePredictor", "top_hat_continuum", "train_line_predictor"]
+__all__ = ["EmissionLinePredictor", "add_emission_lines", "top_hat_continuum", "train_line_predictor"]

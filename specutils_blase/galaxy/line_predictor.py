@@ -1,18 +1,19 @@
 """Emission lines predicted from the continuum: distributions of their true equivalent widths."""
 
+import copy
 import warnings
-from functools import lru_cache
 
 import numpy as np
 from astropy import units as u
-from astropy.cosmology import FlatLambdaCDM
 from astropy.table import QTable
-from scipy.interpolate import CubicSpline
 from specutils import Spectrum
 
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.galaxy.continuum import BINS, FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.functional.galaxies import BINS, predictor_inputs
+from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.nn.emission import EmissionLines
 from specutils_blase.progress import reporter
+from specutils_blase.solvers.line_training import train_predictor
 
 __all__ = ["LINES", "EmissionLinePredictor", "train_line_predictor"]
 
@@ -23,11 +24,12 @@ LINES = {"OII_DOUBLET": 3728.48, "HGAMMA": 4341.692, "HBETA": 4862.71, "OIII_495
 # The weaker line of a pair from one upper level, the stronger one, and the ratio of their fluxes
 # (Storey & Zeippen 2000, MNRAS 312, 813; Storey, Sochi & Badnell 2014 have 2.96 for [N II]).
 PAIRS = (("OIII_4959", "OIII_5007", 2.98), ("NII_6548", "NII_6584", 2.96))
+# Lines of a doublet, and the share of its flux that each has: 3729 is 1.41 times 3727, that of 30 electrons per cm3,
+# as nearby galaxies have (Sanders et al. 2016, ApJ 816, 23, equation 6).
+DOUBLETS = {"OII_DOUBLET": ((3727.10, 1.0 / 2.41), (3729.86, 1.41 / 2.41))}
 # Standard normal number below which 16 % lie.
 ONE_SIDED = 0.994457883
 FEWEST = 500
-# The flux density that goes with the redshift into the luminosity, bin number 8 (5800 to 6100 Angstrom).
-REFERENCE_BIN = 8
 
 
 class EmissionLinePredictor:
@@ -59,6 +61,20 @@ class EmissionLinePredictor:
     def lines(self):
         """Names of the lines."""
         return tuple(LINES)
+
+    def module(self):
+        """
+        The way from a continuum to one with lines as a module of torch, through which gradients flow.
+
+        Returns
+        -------
+        `specutils_blase.nn.EmissionLines`
+            With a copy of the network, in float32.
+        """
+        profiles = [(name, *part) for name, wave in LINES.items() for part in DOUBLETS.get(name, ((wave, 1.0),))]
+        names, wave, share = zip(*profiles, strict=True)
+        return EmissionLines(copy.deepcopy(self._network), self._limits, wave=wave, share=share,
+                             line=[list(LINES).index(name) for name in names])  # fmt: skip
 
     def predict(self, continuum, redshift):
         """
@@ -201,9 +217,6 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     noise = np.where(np.isfinite(width) & (ivar > 0), ivar, np.nan) ** -0.5
     inputs, width, noise = inputs[covered], width[covered], noise[covered]
     _check_enough(inputs, width, noise)
-    # Imported here: torch takes a second, which predictors in files and tables need not wait for.
-    from specutils_blase.solvers.line_training import train_predictor
-
     names = list(LINES)
     ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
     network, fit_info = train_predictor(inputs, width, noise, ties, seed, reporter(progress))
@@ -234,17 +247,7 @@ def _inputs(continuum, redshift):
         warnings.warn(f"{(~covered).sum()} of {len(covered)} galaxies do not cover all bins from 3400 to 7000 "
                       "Angstrom in the rest frame, and nothing is known of their lines", BlaseWarning,
                       stacklevel=3)  # fmt: skip
-    colors = np.log10(np.where(covered[:, None], flux, 1.0))
-    luminosity = colors[:, REFERENCE_BIN] + np.log10(1.0 + z) + _log_distance()(np.log1p(np.maximum(z, 1e-6)))
-    return np.column_stack([np.diff(colors, axis=1), luminosity, z]), covered
-
-
-@lru_cache(maxsize=1)
-def _log_distance():
-    """Twice log10 of the luminosity distance in Mpc over ln(1 + z): H0 = 70 km/s/Mpc, Om0 = 0.3, flat."""
-    z = np.geomspace(1e-6, 20.0, 4000)
-    distance = FlatLambdaCDM(H0=70, Om0=0.3).luminosity_distance(z).to_value(u.Mpc)
-    return CubicSpline(np.log1p(z), 2.0 * np.log10(distance))
+    return predictor_inputs(np.where(covered[:, None], flux, 1.0), z).numpy(), covered
 
 
 def _widths(values, n):
