@@ -15,7 +15,7 @@ from specutils_blase.nn.emission import EmissionLines
 from specutils_blase.progress import reporter
 from specutils_blase.solvers.line_training import train_predictor
 
-__all__ = ["LINES", "EmissionLinePredictor", "train_line_predictor"]
+__all__ = ["LINES", "EmissionLinePredictor", "measured_widths", "network_inputs", "train_line_predictor"]
 
 # Names of the lines, and their wavelengths in vacuum [Angstrom]: that of a doublet is the middle of its two.
 LINES = {"OII_DOUBLET": 3728.48, "HGAMMA": 4341.692, "HBETA": 4862.71, "OIII_4959": 4960.295, "OIII_5007": 5008.240,
@@ -98,7 +98,7 @@ class EmissionLinePredictor:
         ValueError
             If a flux is not positive, or a redshift missing, negative or not finite.
         """
-        inputs, covered = _inputs(continuum, redshift)
+        inputs, covered = network_inputs(continuum, redshift)
         table = self._empty_table(inputs)
         values = self._network.quantiles(np.clip(inputs, *self._limits), (0.0, -ONE_SIDED, ONE_SIDED))
         values = np.where(covered[:, None, None], values, np.nan)
@@ -107,7 +107,7 @@ class EmissionLinePredictor:
                 table[name + suffix] = u.Quantity(np.ascontiguousarray(values[:, k, j]), u.AA, copy=False)
         return table
 
-    def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None):
+    def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None, scatter=True):
         """
         Equivalent widths drawn for all lines together, with the correlations that the lines of galaxies have.
 
@@ -120,19 +120,21 @@ class EmissionLinePredictor:
         seed : int
         ivar : array of shape (n_galaxies, 10), optional
             Inverse variances [1 / Angstrom2] of measurements. Given, what is drawn is what would be measured: noise
-            as the training found it is added, and widths are positive.
+            as the training found it is added, and widths are positive (NaN where an inverse variance is zero).
+        scatter : bool
+            False puts the medians in place of draws of the true widths, so that what is drawn is the noise alone.
 
         Returns
         -------
         QTable
             For every line a column ``NAME`` of shape (n_galaxies, n) [Angstrom].
         """
-        inputs, covered = _inputs(continuum, redshift)
+        inputs, covered = network_inputs(continuum, redshift)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of draws"))
-        noise = None if ivar is None else _ivar(ivar, len(inputs)) ** -0.5
+        noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
         table = self._empty_table(inputs)
-        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise)
+        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise, scatter)
         values[~covered] = np.nan
         for k, name in enumerate(LINES):
             table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
@@ -157,8 +159,8 @@ class EmissionLinePredictor:
         QTable
             For every line a column ``NAME``, from 0 to 1; NaN where there is no measurement.
         """
-        inputs, covered = _inputs(continuum, redshift)
-        width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+        inputs, covered = network_inputs(continuum, redshift)
+        width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
         known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
         width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
         values = self._network.probability(np.clip(inputs, *self._limits), width, noise)
@@ -212,9 +214,9 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
         If there are fewer than 500 galaxies, or a line has fewer than 100 measurements; if shapes differ; if a flux is
         not positive.
     """
-    inputs, covered = _inputs(continuum, redshift)
-    width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
-    noise = np.where(np.isfinite(width) & (ivar > 0), ivar, np.nan) ** -0.5
+    inputs, covered = network_inputs(continuum, redshift)
+    width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+    noise = np.where(np.isfinite(width), _noise(ivar), np.nan)
     inputs, width, noise = inputs[covered], width[covered], noise[covered]
     _check_enough(inputs, width, noise)
     names = list(LINES)
@@ -224,7 +226,7 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": seed})
 
 
-def _inputs(continuum, redshift):
+def network_inputs(continuum, redshift):
     """What goes into the network, (n, 13), and for which galaxies all bins are covered, (n,)."""
     if isinstance(continuum, Spectrum) or not isinstance(continuum, u.Quantity | np.ndarray):
         continuum = top_hat_continuum(continuum, redshift)
@@ -250,7 +252,8 @@ def _inputs(continuum, redshift):
     return predictor_inputs(np.where(covered[:, None], flux, 1.0), z).numpy(), covered
 
 
-def _widths(values, n):
+def measured_widths(values, n):
+    """Equivalent widths [Angstrom], (n, 10)."""
     return _numbers_of_lines(values, n, "equivalent_width", u.AA)
 
 
@@ -259,6 +262,11 @@ def _ivar(values, n):
     if (bad := ivar < 0).any():
         raise ValueError(explain("ivar", "not be negative", f"{ivar[bad][0]:g}", "give zero where nothing is known"))
     return np.nan_to_num(ivar)
+
+
+def _noise(ivar):
+    """Standard deviations, NaN where nothing is known."""
+    return np.where(ivar > 0, ivar, np.nan) ** -0.5
 
 
 def _numbers_of_lines(values, n, name, unit):

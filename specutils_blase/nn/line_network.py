@@ -108,13 +108,14 @@ class LineNetwork(nn.Module):
             width, noise = (torch.as_tensor(values, dtype=torch.float32) for values in (width, noise))
             return widths.measured_probability(self._of_arrays(inputs), width, noise).numpy()
 
-    def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None) -> np.ndarray:
-        """Widths drawn for all lines together, (n_galaxies, n_lines, n); as measured, if noise is given."""
+    def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None,
+              scatter: bool = True) -> np.ndarray:  # fmt: skip
+        """Widths drawn for all lines together, (n_galaxies, n_lines, n), or medians; as measured, if noise is given."""
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
             parameters = self._of_arrays(inputs)
             root = torch.linalg.cholesky(self.correlation.double()).float()
-            z = root @ torch.randn(len(inputs), len(root), n, generator=generator)
+            z = root @ torch.randn(len(inputs), len(root), n, generator=generator) * scatter
             for line, partner, _ in self.ties:
                 z[:, line] = z[:, partner]
             true = torch.exp(widths.log_width(parameters[..., None, :], z))

@@ -11,30 +11,14 @@ from scipy.stats import norm
 from specutils import Spectrum, SpectrumList
 
 from specutils_blase import BlaseWarning, functional
-from specutils_blase.galaxy import EmissionLinePredictor, add_emission_lines, top_hat_continuum
-from specutils_blase.galaxy.line_predictor import LINES, PAIRS
-from specutils_blase.nn import LineNetwork
+from specutils_blase.galaxy import add_emission_lines, top_hat_continuum
+from specutils_blase.galaxy.line_predictor import LINES
 
 UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 KMS = u.km / u.s
 WAVE = np.arange(3450.0, 8000.0, 1.5)
 # What goes to the line itself, and not to its neighbours, of lines that stand alone.
 ALONE = ("OII_DOUBLET", "HGAMMA", "HBETA", "OIII_4959", "OIII_5007")
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    """Untrained: widths that depend on colours and redshift, of 1 to 30 Angstrom."""
-    names = list(LINES)
-    ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        network = LineNetwork(13, len(names), ties=ties, width=16)
-    with torch.no_grad():
-        network.weights[-1] *= 10.0
-        network.scale.copy_(torch.linspace(3.0, 20.0, len(names)))
-    network.center[11], network.spread[11] = 6.0, 1.0
-    return EmissionLinePredictor(network, [[-2.0] * 11 + [-9.0, 0.0], [2.0] * 11 + [12.0, 1.0]], {"n_galaxies": 0})
 
 
 def continuum(wave=WAVE, unit=UNIT, **options):
