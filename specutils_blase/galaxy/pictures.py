@@ -165,6 +165,8 @@ def plot_embedding(predictor, continuum, redshift, equivalent_width, ivar, line=
 
 def _draw_prediction(ax, predicted, observed):
     """Observed against predicted widths of one line."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     known = np.isfinite(predicted) & np.isfinite(observed) & (observed > 0)
     x, y = np.log10(predicted[known]), np.log10(observed[known])
     if not x.size:
@@ -184,6 +186,10 @@ def _draw_prediction(ax, predicted, observed):
     ax.plot(place, below, color=MODEL, lw=0.9, label="central 68 %")
     ax.plot(place, above, color=MODEL, lw=0.9)
     ax.set(xlim=ends, ylim=ends, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3) if high - low < 3 else (1,)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     scatter = 1.4826 * np.median(np.abs(10**y - 10**x))
     text = f"{x.size:,} galaxies\nSpearman {spearmanr(x, y).statistic:.3f}\nscatter {scatter:#.2g} $\\mathrm{{\\AA}}$"
     ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize="small", linespacing=1.3,
