@@ -16,6 +16,8 @@ N_PARAMETERS = 5
 KNOTS = (-1.5, -0.75, 0.0, 0.75, 1.5)
 # Inputs are cut at this many standard deviations of those that were trained with.
 REACH = 6.0
+# Galaxies whose layers stay in the cache: twice as fast as all at once.
+CHUNK = 8192
 
 
 class LineNetwork(nn.Module):
@@ -99,8 +101,9 @@ class LineNetwork(nn.Module):
     def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
         with torch.inference_mode():
-            parameters = self._of_arrays(inputs)
-            return torch.exp(torch.stack([widths.log_width(parameters, value) for value in z], -1)).numpy()
+            parts = (self(part)[0] for part in torch.as_tensor(inputs, dtype=torch.float32).split(CHUNK))
+            return torch.cat([torch.exp(torch.stack([widths.log_width(part, value) for value in z], -1))
+                              for part in parts]).numpy()  # fmt: skip
 
     def probability(self, inputs: np.ndarray, width: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Probability that a measured width is smaller than this one; all of shape (n, n_lines)."""
