@@ -103,7 +103,7 @@ def add_emission_lines(spectrum, predictor, redshift, velocity_dispersion, *, se
         table[f"{name}_flux"] = line_flux[:, j] * FLUX_UNIT * u.AA
     meta = {**(spectrum.meta or {}), "emission_lines": table}
     # An absent mask is not passed at all, because only then does Spectrum mask NaN; the axis itself keeps its edges.
-    mask = {} if spectrum.mask is None else {"mask": spectrum.mask}
+    mask = {} if spectrum.mask is None else {"mask": np.array(spectrum.mask)}
     return Spectrum(flux=flux.reshape(spectrum.flux.shape) * spectrum.flux.unit, spectral_axis=spectrum.spectral_axis,
                     uncertainty=copy.deepcopy(spectrum.uncertainty), meta=meta, **mask)  # fmt: skip
 
