@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specutils_blase.functional.profiles import voigt
 
-__all__ = ["half_width", "line_pixel_pairs", "optical_depth", "product_transmission", "transmission"]
+__all__ = ["half_width", "line_pixel_pairs", "optical_depth", "pixel_depth", "product_transmission", "transmission"]
 
 
 @torch.no_grad()
@@ -187,6 +187,52 @@ def product_transmission(
     depth = _pair_depth(wave, center, log_strength, log_sigma=log_sigma, log_gamma=log_gamma, sign=sign, pairs=pairs)
     log_factor = torch.log1p(-depth.clamp(max=1.0 - torch.finfo(depth.dtype).eps))
     return torch.exp(depth.new_zeros(len(wave)).index_add(0, pairs[1], log_factor))
+
+
+def pixel_depth(
+    edges: Tensor, *, center: Tensor, strength: Tensor, sigma: Tensor, pairs: tuple[Tensor, Tensor]
+) -> Tensor:
+    r"""
+    Mean over each pixel of the optical depth of Gaussian lines, integrated exactly.
+
+    .. math:: \bar\tau = \sum_j \frac{a_j}{2 (b - a)} \left[\mathrm{erf}\frac{b - \lambda_j}{\sqrt{2} \sigma_j}
+              - \mathrm{erf}\frac{a - \lambda_j}{\sqrt{2} \sigma_j}\right]
+
+    It is linear in the strengths, so that it is the mean flux density of lines as well, if they have fluxes.
+
+    Parameters
+    ----------
+    edges : Tensor, shape (n_pix, 2)
+        Lower edge a and upper edge b of each pixel [Angstrom].
+    center : Tensor, shape (n_lines,)
+        Line centres [Angstrom].
+    strength : Tensor, shape (n_lines,)
+        Integrated optical depth a_j [Angstrom], negative for emission.
+    sigma : Tensor, shape (n_lines,)
+        Standard deviation (not FWHM) of the Gaussian [Angstrom].
+    pairs : tuple of Tensor, shape (n_pairs,)
+        Line and pixel indices, see :func:`line_pixel_pairs`.
+
+    Returns
+    -------
+    Tensor, shape (n_pix,)
+
+    Examples
+    --------
+    A line that is much narrower than its pixel:
+
+    >>> edges = torch.tensor([[4999.0, 5001.0], [5001.0, 5003.0]], dtype=torch.float64)
+    >>> line = torch.tensor([1.0], dtype=torch.float64)
+    >>> pairs = line_pixel_pairs(edges.mean(dim=1), 5000.5 * line, 3.0 * line)
+    >>> pixel_depth(edges, center=5000.5 * line, strength=0.2 * line, sigma=0.01 * line, pairs=pairs)
+    tensor([0.1000, 0.0000], dtype=torch.float64)
+    """
+    line, pixel = pairs
+    lower, upper = edges.unbind(1)
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
+    below, above = (torch.erf((ends[pixel] - center[line]) * scale[line]) for ends in (lower, upper))
+    depth = 0.5 * strength[line] * (above - below) / (upper - lower)[pixel]
+    return depth.new_zeros(len(edges)).index_add(0, pixel, depth)
 
 
 def _pair_depth(

@@ -34,7 +34,7 @@ def log_width(parameters: Tensor, z: Tensor | float) -> Tensor:
 
 
 def score(parameters: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor]:
-    """The z of widths, and the logarithm of its derivative by ln(width): the inverse of `log_width`."""
+    """The z of widths, by ``ln_width``, and ln of its derivative: inverse of `log_width`, ``parameters`` as there."""
     m, g, e, d, _ = (values[..., None] for values in parameters.unbind(-1))
     slope = d * torch.cosh(d * e) / g
     inner = (ln_width - m) * slope + torch.sinh(d * e)
@@ -110,7 +110,18 @@ def _noise_is_wide(parameters: Tensor, noise: Tensor, factor: float) -> Tensor:
 
 
 def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Tensor:
-    """Probability that a measured width is smaller than this one, arguments as `negative_log_likelihood`."""
+    """
+    Probability that a measured width is smaller than this one.
+
+    Parameters
+    ----------
+    parameters, width, noise
+        As for `negative_log_likelihood`.
+
+    Returns
+    -------
+    Tensor, shape (n, n_lines)
+    """
     nodes, weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device) for v in (_NODES, _WEIGHTS))
     e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
     z, _ = score(parameters, torch.log(torch.maximum(e - s * nodes, 1e-4 * e)))
@@ -121,7 +132,7 @@ def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Te
 
 
 def measured_draws(true: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
-    """Widths as measured, from true ones, the standard deviations of the noise, and numbers from 0 to 1."""
+    """Widths as measured, from true ones, the standard deviations of the noise, and ``uniform`` numbers from 0 to 1."""
     mean = true / noise
     start = _cut(mean)
     above = torch.exp(torch.special.log_ndtr(start.clamp(min=-5.0))) * uniform

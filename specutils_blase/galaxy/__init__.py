@@ -2,7 +2,9 @@
 
 from .autoencoder import Latents, RedshiftFit, SpectrumAutoencoder, train_autoencoder
 from .continuum import top_hat_continuum
+from .emission import add_emission_lines
 from .line_predictor import EmissionLinePredictor, train_line_predictor
+from .pictures import plot_embedding, plot_predictions
 from .simulation import SimulatedGalaxies, simulate_galaxies
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "RedshiftFit",
     "SimulatedGalaxies",
     "SpectrumAutoencoder",
+    "add_emission_lines",
+    "plot_embedding",
+    "plot_predictions",
     "simulate_galaxies",
     "top_hat_continuum",
     "train_autoencoder",

@@ -6,23 +6,11 @@ from specutils import Spectrum
 
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import NoPixelsError, explain
-from specutils_blase.functional.constants import SPEED_OF_LIGHT
+from specutils_blase.functional.galaxies import BINS, EMISSION_LINES, top_hat_means
 from specutils_blase.orders import members
 
-__all__ = ["BINS", "EMISSION_LINES", "top_hat_continuum"]
+__all__ = ["BINS", "EMISSION_LINES", "FLUX_UNIT", "per_wavelength", "redshifts", "top_hat_continuum"]
 
-# Edges of the bins in the rest frame [Angstrom], those of Khederlarian et al. (2024).
-BINS = np.linspace(3400.0, 7000.0, 13)
-# Rest wavelengths in vacuum of what is left out [Angstrom]: [Ne V], [O II] (two), [Ne III] (two), H zeta to H alpha,
-# [O III] (three), He II, He I, [O I] (two), [N II] (two), [S II] (two).  NIST and Chianti, as fastspecfit lists them.
-EMISSION_LINES = np.array([
-    3426.85, 3727.10, 3729.86, 3869.86, 3890.166, 3968.59, 3971.198, 4102.892, 4341.692, 4364.436, 4687.02, 4862.71,
-    4960.295, 5008.240, 5877.249, 6302.046, 6365.536, 6549.861, 6564.60, 6585.273, 6718.294, 6732.674,
-])  # fmt: skip
-# Half of the window around each of them [km/s]: narrow lines are within, at the resolving power of a survey.
-HALF_WINDOW = 800.0
-# A bin is known if at least this share of what no emission line covers is.
-LEAST_COVERED = 0.5
 FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
 
 
@@ -73,21 +61,16 @@ def top_hat_continuum(spectrum, redshift):
     1 bin lies beyond 7600 Angstrom
     """
     galaxies = members(spectrum, "spectrum")[0] if _is_several(spectrum) else [spectrum]
-    stretch = 1.0 + redshifts(redshift, len(galaxies))
-    edges, counted = _pieces()
+    z = redshifts(redshift, len(galaxies))
     out = np.full((len(galaxies), len(BINS) - 1), np.nan)
-    for k, (galaxy, factor) in enumerate(zip(galaxies, stretch, strict=True)):
+    for k, galaxy in enumerate(galaxies):
         try:
             pixels = read_spectrum(galaxy, f"spectrum[{k}]" if len(galaxies) > 1 else "spectrum", report=False)
         except NoPixelsError:
             if len(galaxies) == 1:
                 raise
             continue
-        flux = _per_wavelength(pixels)
-        width, area = (_integrals(pixels, values, factor * edges) for values in (np.ones(flux.size), flux))
-        out[k] = _means(width * counted, area * counted, factor * np.diff(edges) * counted, edges)
-        lower, upper = pixels.edges.min() / factor, pixels.edges.max() / factor
-        out[k, (BINS[:-1] < lower * (1 - 1e-12)) | (BINS[1:] > upper * (1 + 1e-12))] = np.nan
+        out[k] = top_hat_means(per_wavelength(pixels)[None], pixels.edges, pixels.good[None], z[k : k + 1]).numpy()
     return out * FLUX_UNIT
 
 
@@ -109,20 +92,10 @@ def redshifts(redshift, n):
     if bad.any():
         raise ValueError(explain("redshift", "be finite and not negative", f"{values[bad].ravel()[0]:g}",
                                  "leave those galaxies out"))  # fmt: skip
-    return np.broadcast_to(values, (n,))
+    return np.array(np.broadcast_to(values, (n,)))
 
 
-def _pieces():
-    """Edges of the pieces that bins and line windows cut each other into, and which pieces lie in no window."""
-    half = HALF_WINDOW / SPEED_OF_LIGHT
-    windows = np.stack([EMISSION_LINES * (1 - half), EMISSION_LINES * (1 + half)], axis=1)
-    edges = np.unique(np.concatenate([BINS, windows.ravel()]))
-    edges = edges[(edges >= BINS[0]) & (edges <= BINS[-1])]
-    middle = edges[1:] / 2 + edges[:-1] / 2
-    return edges, ~((middle[:, None] > windows[:, 0]) & (middle[:, None] < windows[:, 1])).any(axis=1)
-
-
-def _per_wavelength(pixels):
+def per_wavelength(pixels):
     """Flux density per wavelength, with zero in pixels that cannot be used, (n_pix,) [FLUX_UNIT]."""
     flux = np.where(pixels.good, pixels.flux, 0.0) * pixels.flux_unit
     try:
@@ -130,19 +103,3 @@ def _per_wavelength(pixels):
     except u.UnitConversionError as error:
         raise u.UnitsError(explain("spectrum", "have a flux density per wavelength or frequency",
                                    f"the unit {str(pixels.flux_unit)!r}", "calibrate it")) from error  # fmt: skip
-
-
-def _integrals(pixels, values, edges):
-    """Integrals of values that are constant over pixels that can be used, over the pieces between edges."""
-    lower, upper = pixels.edges.T
-    area = np.where(pixels.good, values, 0.0) * (upper - lower)
-    total = np.concatenate([[0.0], np.cumsum(area)])
-    bounds, sums = np.stack([lower, upper], axis=1).ravel(), np.stack([total[:-1], total[1:]], axis=1).ravel()
-    return np.diff(np.interp(edges, bounds, sums))
-
-
-def _means(width, area, wanted, edges):
-    """Mean over the pieces of every bin of which enough is covered, else NaN."""
-    first = np.searchsorted(edges[:-1], BINS[:-1])
-    width, area, wanted = (np.add.reduceat(values, first) for values in (width, area, wanted))
-    return np.where(width >= LEAST_COVERED * wanted, area / np.maximum(width, 1e-300), np.nan)

@@ -1,20 +1,21 @@
 """Emission lines predicted from the continuum: distributions of their true equivalent widths."""
 
+import copy
 import warnings
-from functools import lru_cache
 
 import numpy as np
 from astropy import units as u
-from astropy.cosmology import FlatLambdaCDM
 from astropy.table import QTable
-from scipy.interpolate import CubicSpline
 from specutils import Spectrum
 
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.galaxy.continuum import BINS, FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.functional.galaxies import BINS, predictor_inputs
+from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.nn.emission import EmissionLines
 from specutils_blase.progress import reporter
+from specutils_blase.solvers.line_training import train_predictor
 
-__all__ = ["LINES", "EmissionLinePredictor", "train_line_predictor"]
+__all__ = ["LINES", "EmissionLinePredictor", "measured_widths", "network_inputs", "train_line_predictor"]
 
 # Names of the lines, and their wavelengths in vacuum [Angstrom]: that of a doublet is the middle of its two.
 LINES = {"OII_DOUBLET": 3728.48, "HGAMMA": 4341.692, "HBETA": 4862.71, "OIII_4959": 4960.295, "OIII_5007": 5008.240,
@@ -23,11 +24,12 @@ LINES = {"OII_DOUBLET": 3728.48, "HGAMMA": 4341.692, "HBETA": 4862.71, "OIII_495
 # The weaker line of a pair from one upper level, the stronger one, and the ratio of their fluxes
 # (Storey & Zeippen 2000, MNRAS 312, 813; Storey, Sochi & Badnell 2014 have 2.96 for [N II]).
 PAIRS = (("OIII_4959", "OIII_5007", 2.98), ("NII_6548", "NII_6584", 2.96))
+# Lines of a doublet, and the share of its flux that each has: 3729 is 1.41 times 3727, that of 30 electrons per cm3,
+# as nearby galaxies have (Sanders et al. 2016, ApJ 816, 23, equation 6).
+DOUBLETS = {"OII_DOUBLET": ((3727.10, 1.0 / 2.41), (3729.86, 1.41 / 2.41))}
 # Standard normal number below which 16 % lie.
 ONE_SIDED = 0.994457883
 FEWEST = 500
-# The flux density that goes with the redshift into the luminosity, bin number 8 (5800 to 6100 Angstrom).
-REFERENCE_BIN = 8
 
 
 class EmissionLinePredictor:
@@ -46,7 +48,27 @@ class EmissionLinePredictor:
 
     Examples
     --------
-    See `train_line_predictor`.
+    Of galaxies whose lines are the stronger the bluer they are, and scatter by 20 %:
+
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils_blase.galaxy import train_line_predictor
+    >>> rng = np.random.default_rng(1)
+    >>> z, slope = rng.uniform(0.05, 0.2, 500), rng.uniform(-1, 1, 500)
+    >>> continuum = (np.arange(3550, 7000, 300) / 5500) ** slope[:, None] * u.Unit("1e-17 erg / (s cm2 AA)")
+    >>> width = np.exp(1.5 - 2 * slope[:, None] + 0.2 * rng.normal(size=(500, 10)))
+    >>> predictor = train_line_predictor(continuum, z, width, np.full((500, 10), 100.0), progress=False)
+    >>> print(predictor)
+    <EmissionLinePredictor of 10 lines, trained with 500 galaxies>
+    >>> lines = predictor.predict(continuum, z)
+    >>> bool((lines["HBETA_p16"] < lines["HBETA"]).all()), lines["HBETA"].unit
+    (True, Unit("Angstrom"))
+
+    Draws have the scatter of the galaxies:
+
+    >>> drawn = predictor.sample(continuum, z, 100)
+    >>> drawn["HBETA"].shape, bool(0.1 < np.log(drawn["HBETA"].value).std(axis=1).mean() < 0.35)
+    ((500, 100), True)
     """
 
     def __init__(self, network, limits, fit_info):
@@ -59,6 +81,20 @@ class EmissionLinePredictor:
     def lines(self):
         """Names of the lines."""
         return tuple(LINES)
+
+    def module(self):
+        """
+        The way from a continuum to one with lines as a module of torch, through which gradients flow.
+
+        Returns
+        -------
+        `specutils_blase.nn.EmissionLines`
+            With a copy of the network, in float32.
+        """
+        profiles = [(name, *part) for name, wave in LINES.items() for part in DOUBLETS.get(name, ((wave, 1.0),))]
+        names, wave, share = zip(*profiles, strict=True)
+        return EmissionLines(copy.deepcopy(self._network), self._limits, wave=wave, share=share,
+                             line=[list(LINES).index(name) for name in names])  # fmt: skip
 
     def predict(self, continuum, redshift):
         """
@@ -82,7 +118,7 @@ class EmissionLinePredictor:
         ValueError
             If a flux is not positive, or a redshift missing, negative or not finite.
         """
-        inputs, covered = _inputs(continuum, redshift)
+        inputs, covered = network_inputs(continuum, redshift)
         table = self._empty_table(inputs)
         values = self._network.quantiles(np.clip(inputs, *self._limits), (0.0, -ONE_SIDED, ONE_SIDED))
         values = np.where(covered[:, None, None], values, np.nan)
@@ -91,7 +127,7 @@ class EmissionLinePredictor:
                 table[name + suffix] = u.Quantity(np.ascontiguousarray(values[:, k, j]), u.AA, copy=False)
         return table
 
-    def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None):
+    def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None, scatter=True):
         """
         Equivalent widths drawn for all lines together, with the correlations that the lines of galaxies have.
 
@@ -104,19 +140,21 @@ class EmissionLinePredictor:
         seed : int
         ivar : array of shape (n_galaxies, 10), optional
             Inverse variances [1 / Angstrom2] of measurements. Given, what is drawn is what would be measured: noise
-            as the training found it is added, and widths are positive.
+            as the training found it is added, and widths are positive (NaN where an inverse variance is zero).
+        scatter : bool
+            False puts the medians in place of draws of the true widths, so that what is drawn is the noise alone.
 
         Returns
         -------
         QTable
             For every line a column ``NAME`` of shape (n_galaxies, n) [Angstrom].
         """
-        inputs, covered = _inputs(continuum, redshift)
+        inputs, covered = network_inputs(continuum, redshift)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of draws"))
-        noise = None if ivar is None else _ivar(ivar, len(inputs)) ** -0.5
+        noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
         table = self._empty_table(inputs)
-        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise)
+        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise, scatter)
         values[~covered] = np.nan
         for k, name in enumerate(LINES):
             table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
@@ -141,8 +179,8 @@ class EmissionLinePredictor:
         QTable
             For every line a column ``NAME``, from 0 to 1; NaN where there is no measurement.
         """
-        inputs, covered = _inputs(continuum, redshift)
-        width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+        inputs, covered = network_inputs(continuum, redshift)
+        width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
         known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
         width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
         values = self._network.probability(np.clip(inputs, *self._limits), width, noise)
@@ -195,15 +233,26 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     ValueError
         If there are fewer than 500 galaxies, or a line has fewer than 100 measurements; if shapes differ; if a flux is
         not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy import units as u
+    >>> from specutils_blase.galaxy import train_line_predictor
+    >>> rng = np.random.default_rng(2)
+    >>> z, slope = rng.uniform(0.05, 0.2, 500), rng.uniform(-1, 1, 500)
+    >>> continuum = (np.arange(3550, 7000, 300) / 5500) ** slope[:, None] * u.Unit("1e-17 erg / (s cm2 AA)")
+    >>> width = np.exp(1.5 - 2 * slope[:, None] + 0.2 * rng.normal(size=(500, 10)))
+    >>> predictor = train_line_predictor(continuum, z, width, np.full((500, 10), 100.0), progress=False)
+    >>> h_alpha = predictor.predict(continuum, z)["HALPHA"].value
+    >>> bool(np.corrcoef(np.log(h_alpha), slope)[0, 1] < -0.98)
+    True
     """
-    inputs, covered = _inputs(continuum, redshift)
-    width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
-    noise = np.where(np.isfinite(width) & (ivar > 0), ivar, np.nan) ** -0.5
+    inputs, covered = network_inputs(continuum, redshift)
+    width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
+    noise = np.where(np.isfinite(width), _noise(ivar), np.nan)
     inputs, width, noise = inputs[covered], width[covered], noise[covered]
     _check_enough(inputs, width, noise)
-    # Imported here: torch takes a second, which predictors in files and tables need not wait for.
-    from specutils_blase.solvers.line_training import train_predictor
-
     names = list(LINES)
     ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
     network, fit_info = train_predictor(inputs, width, noise, ties, seed, reporter(progress))
@@ -211,7 +260,7 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": seed})
 
 
-def _inputs(continuum, redshift):
+def network_inputs(continuum, redshift):
     """What goes into the network, (n, 13), and for which galaxies all bins are covered, (n,)."""
     if isinstance(continuum, Spectrum) or not isinstance(continuum, u.Quantity | np.ndarray):
         continuum = top_hat_continuum(continuum, redshift)
@@ -234,20 +283,11 @@ def _inputs(continuum, redshift):
         warnings.warn(f"{(~covered).sum()} of {len(covered)} galaxies do not cover all bins from 3400 to 7000 "
                       "Angstrom in the rest frame, and nothing is known of their lines", BlaseWarning,
                       stacklevel=3)  # fmt: skip
-    colors = np.log10(np.where(covered[:, None], flux, 1.0))
-    luminosity = colors[:, REFERENCE_BIN] + np.log10(1.0 + z) + _log_distance()(np.log1p(np.maximum(z, 1e-6)))
-    return np.column_stack([np.diff(colors, axis=1), luminosity, z]), covered
+    return predictor_inputs(np.where(covered[:, None], flux, 1.0), z).numpy(), covered
 
 
-@lru_cache(maxsize=1)
-def _log_distance():
-    """Twice log10 of the luminosity distance in Mpc over ln(1 + z): H0 = 70 km/s/Mpc, Om0 = 0.3, flat."""
-    z = np.geomspace(1e-6, 20.0, 4000)
-    distance = FlatLambdaCDM(H0=70, Om0=0.3).luminosity_distance(z).to_value(u.Mpc)
-    return CubicSpline(np.log1p(z), 2.0 * np.log10(distance))
-
-
-def _widths(values, n):
+def measured_widths(values, n):
+    """Equivalent widths [Angstrom], (n, 10)."""
     return _numbers_of_lines(values, n, "equivalent_width", u.AA)
 
 
@@ -256,6 +296,11 @@ def _ivar(values, n):
     if (bad := ivar < 0).any():
         raise ValueError(explain("ivar", "not be negative", f"{ivar[bad][0]:g}", "give zero where nothing is known"))
     return np.nan_to_num(ivar)
+
+
+def _noise(ivar):
+    """Standard deviations, NaN where nothing is known."""
+    return np.where(ivar > 0, ivar, np.nan) ** -0.5
 
 
 def _numbers_of_lines(values, n, name, unit):

@@ -16,6 +16,8 @@ N_PARAMETERS = 5
 KNOTS = (-1.5, -0.75, 0.0, 0.75, 1.5)
 # Inputs are cut at this many standard deviations of those that were trained with.
 REACH = 6.0
+# Galaxies whose layers stay in the cache: twice as fast as all at once.
+CHUNK = 8192
 
 
 class LineNetwork(nn.Module):
@@ -32,6 +34,17 @@ class LineNetwork(nn.Module):
         Units in each layer.
     members : int
         Networks side by side.
+
+    Examples
+    --------
+    The median width of one line for two galaxies, as a network says that has not been trained:
+
+    >>> network = LineNetwork(13, 1)
+    >>> parameters = network(torch.zeros(2, 13))
+    >>> parameters.shape
+    torch.Size([1, 2, 1, 5])
+    >>> widths.log_width(parameters, 0.0).shape
+    torch.Size([1, 2, 1])
     """
 
     def __init__(self, n_inputs: int, n_lines: int, *, ties=(), width: int = 128, members: int = 1) -> None:
@@ -88,22 +101,24 @@ class LineNetwork(nn.Module):
     def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
         with torch.inference_mode():
-            parameters = self._parameters(inputs)
-            return torch.exp(torch.stack([widths.log_width(parameters, value) for value in z], -1)).numpy()
+            parts = (self(part)[0] for part in torch.as_tensor(inputs, dtype=torch.float32).split(CHUNK))
+            return torch.cat([torch.exp(torch.stack([widths.log_width(part, value) for value in z], -1))
+                              for part in parts]).numpy()  # fmt: skip
 
     def probability(self, inputs: np.ndarray, width: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Probability that a measured width is smaller than this one; all of shape (n, n_lines)."""
         with torch.inference_mode():
             width, noise = (torch.as_tensor(values, dtype=torch.float32) for values in (width, noise))
-            return widths.measured_probability(self._parameters(inputs), width, noise).numpy()
+            return widths.measured_probability(self._of_arrays(inputs), width, noise).numpy()
 
-    def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None) -> np.ndarray:
-        """Widths drawn for all lines together, (n_galaxies, n_lines, n); as measured, if noise is given."""
+    def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None,
+              scatter: bool = True) -> np.ndarray:  # fmt: skip
+        """Widths drawn for all lines together, (n_galaxies, n_lines, n), or medians; as measured, if noise is given."""
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
-            parameters = self._parameters(inputs)
+            parameters = self._of_arrays(inputs)
             root = torch.linalg.cholesky(self.correlation.double()).float()
-            z = root @ torch.randn(len(inputs), len(root), n, generator=generator)
+            z = root @ torch.randn(len(inputs), len(root), n, generator=generator) * scatter
             for line, partner, _ in self.ties:
                 z[:, line] = z[:, partner]
             true = torch.exp(widths.log_width(parameters[..., None, :], z))
@@ -113,7 +128,7 @@ class LineNetwork(nn.Module):
             uniform = torch.rand(true.shape, generator=generator).clamp(1e-7, 1.0 - 1e-7)
             return widths.measured_draws(true, noise[..., None], uniform).numpy()
 
-    def _parameters(self, inputs):
+    def _of_arrays(self, inputs):
         return self(torch.as_tensor(inputs, dtype=torch.float32))[0]
 
     @property

@@ -73,7 +73,8 @@ def train_line_network(inputs: Tensor, width: Tensor, noise: Tensor, *, ties, se
 def _descend(network, inputs, width, noise, known, fold, report):
     """Minimise the negative log likelihood; each member by the galaxies that it does not leave out."""
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY)
-    batch = min(BATCH, len(inputs))
+    # Few galaxies need as many steps as many do: 300 at least.
+    batch = min(BATCH, max(32, len(inputs) // 16))
     n_steps = len(inputs) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * n_steps)
     for epoch in range(EPOCHS):
