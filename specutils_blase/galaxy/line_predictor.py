@@ -12,7 +12,9 @@ from specutils import Spectrum
 
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.galaxy.continuum import BINS, FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.progress import reporter
+from specutils_blase.solvers.line_training import train_predictor
 
 __all__ = ["LINES", "EmissionLinePredictor", "train_line_predictor"]
 
@@ -28,6 +30,8 @@ ONE_SIDED = 0.994457883
 FEWEST = 500
 # The flux density that goes with the redshift into the luminosity, bin number 8 (5800 to 6100 Angstrom).
 REFERENCE_BIN = 8
+# Colours, luminosity, redshift.
+N_INPUTS = len(BINS)
 
 
 class EmissionLinePredictor:
@@ -41,6 +45,10 @@ class EmissionLinePredictor:
     ----------
     lines : tuple of str
         Names of the lines, which are those of the columns of all tables.
+    network : LineNetwork
+        What predicts.
+    limits : ndarray, shape (2, 13)
+        Least and greatest of what went into the network in the training.
     fit_info : dict
         Of the training: galaxies, epochs, seed, figure of merit, wall time.
 
@@ -50,7 +58,13 @@ class EmissionLinePredictor:
     """
 
     def __init__(self, network, limits, fit_info):
-        self._network, self._limits, self.fit_info = network, np.asarray(limits, dtype=float), fit_info
+        if (shape := np.shape(limits)) != (2, N_INPUTS) or not np.isfinite(limits).all():
+            raise ValueError(explain("limits", f"be finite and have the shape (2, {N_INPUTS})", shape, "train it anew"))
+        config = network.config
+        if (size := (config["n_inputs"], config["n_lines"], config["members"])) != (N_INPUTS, len(LINES), 1):
+            raise ValueError(explain("network", f"have {N_INPUTS} inputs, {len(LINES)} lines and 1 member", size,
+                                     "train it anew"))  # fmt: skip
+        self.network, self.limits, self.fit_info = network, np.asarray(limits, dtype=float), fit_info
 
     def __repr__(self):
         return f"<EmissionLinePredictor of {len(LINES)} lines, trained with {self.fit_info['n_galaxies']} galaxies>"
@@ -84,7 +98,7 @@ class EmissionLinePredictor:
         """
         inputs, covered = _inputs(continuum, redshift)
         table = self._empty_table(inputs)
-        values = self._network.quantiles(np.clip(inputs, *self._limits), (0.0, -ONE_SIDED, ONE_SIDED))
+        values = self.network.quantiles(np.clip(inputs, *self.limits), (0.0, -ONE_SIDED, ONE_SIDED))
         values = np.where(covered[:, None, None], values, np.nan)
         for k, name in enumerate(LINES):
             for j, suffix in enumerate(("", "_p16", "_p84")):
@@ -116,7 +130,7 @@ class EmissionLinePredictor:
             raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of draws"))
         noise = None if ivar is None else _ivar(ivar, len(inputs)) ** -0.5
         table = self._empty_table(inputs)
-        values = self._network.draws(np.clip(inputs, *self._limits), int(n), seed, noise)
+        values = self.network.draws(np.clip(inputs, *self.limits), int(n), seed, noise)
         values[~covered] = np.nan
         for k, name in enumerate(LINES):
             table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
@@ -145,14 +159,43 @@ class EmissionLinePredictor:
         width, ivar = _widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
         known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
         width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
-        values = self._network.probability(np.clip(inputs, *self._limits), width, noise)
+        values = self.network.probability(np.clip(inputs, *self.limits), width, noise)
         table = self._empty_table(inputs)
         for k, name in enumerate(LINES):
             table[name] = np.where(known[:, k], values[:, k], np.nan)
         return table
 
+    def write(self, path, overwrite=False):
+        """
+        Write the predictor to an ASDF file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, by custom ending in ``.asdf``. It appears when it is complete.
+        overwrite : bool
+            Whether an existing file is replaced.
+        """
+        write_asdf(path, self, overwrite)
+
+    @classmethod
+    def read(cls, path):
+        """
+        Read a predictor from an ASDF file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file.
+
+        Returns
+        -------
+        EmissionLinePredictor
+        """
+        return read_asdf(path, "emission_line_predictor")
+
     def _empty_table(self, inputs):
-        beyond = ((inputs < self._limits[0]) | (inputs > self._limits[1])).any(axis=1)
+        beyond = ((inputs < self.limits[0]) | (inputs > self.limits[1])).any(axis=1)
         if beyond.any():
             warnings.warn(f"{beyond.sum()} of {len(beyond)} galaxies lie beyond those that the network was trained "
                           "with in colour, luminosity or redshift: see the column extrapolated", BlaseWarning,
@@ -201,9 +244,6 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     noise = np.where(np.isfinite(width) & (ivar > 0), ivar, np.nan) ** -0.5
     inputs, width, noise = inputs[covered], width[covered], noise[covered]
     _check_enough(inputs, width, noise)
-    # Imported here: torch takes a second, which predictors in files and tables need not wait for.
-    from specutils_blase.solvers.line_training import train_predictor
-
     names = list(LINES)
     ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
     network, fit_info = train_predictor(inputs, width, noise, ties, seed, reporter(progress))

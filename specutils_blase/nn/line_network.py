@@ -88,20 +88,20 @@ class LineNetwork(nn.Module):
     def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
         with torch.inference_mode():
-            parameters = self._parameters(inputs)
+            parameters = self._distributions(inputs)
             return torch.exp(torch.stack([widths.log_width(parameters, value) for value in z], -1)).numpy()
 
     def probability(self, inputs: np.ndarray, width: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Probability that a measured width is smaller than this one; all of shape (n, n_lines)."""
         with torch.inference_mode():
             width, noise = (torch.as_tensor(values, dtype=torch.float32) for values in (width, noise))
-            return widths.measured_probability(self._parameters(inputs), width, noise).numpy()
+            return widths.measured_probability(self._distributions(inputs), width, noise).numpy()
 
     def draws(self, inputs: np.ndarray, n: int, seed: int, noise: np.ndarray | None = None) -> np.ndarray:
         """Widths drawn for all lines together, (n_galaxies, n_lines, n); as measured, if noise is given."""
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
-            parameters = self._parameters(inputs)
+            parameters = self._distributions(inputs)
             root = torch.linalg.cholesky(self.correlation.double()).float()
             z = root @ torch.randn(len(inputs), len(root), n, generator=generator)
             for line, partner, _ in self.ties:
@@ -113,7 +113,7 @@ class LineNetwork(nn.Module):
             uniform = torch.rand(true.shape, generator=generator).clamp(1e-7, 1.0 - 1e-7)
             return widths.measured_draws(true, noise[..., None], uniform).numpy()
 
-    def _parameters(self, inputs):
+    def _distributions(self, inputs):
         return self(torch.as_tensor(inputs, dtype=torch.float32))[0]
 
     @property

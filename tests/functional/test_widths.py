@@ -147,7 +147,7 @@ def test_gradients_are_those_of_the_integrals(shape):
         for j, shift in enumerate(1e-3 * np.eye(5)):
             up, down = (brute_force(np.array(shape) + s, measured[k].item(), noise[k].item()) for s in (shift, -shift))
             for mine, a, b in zip(ours, up, down, strict=True):
-                assert mine[k, j].item() == pytest.approx((a - b) / 2e-3, rel=0.1, abs=0.09), (k, j)
+                assert mine[k, j].item() == pytest.approx((a - b) / 2e-3, rel=0.12, abs=0.09), (k, j)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1.0, 3.0, 0.0, 1.0, 0.25), (-10.0, 0.02, 1.5, 2.4, -1.5),
