@@ -91,7 +91,7 @@ LIMITS = np.zeros((2, 13))
 WRONG = {
     "NaN": (replaced("scale", [np.nan] * 10), "scale must be finite, got NaN or infinity"),
     "infinite": (replaced("correlation", np.full((10, 10), np.inf)), "correlation must be finite"),
-    "shape": (replaced("weights.0", np.zeros((1, 12, 4))), r"weights.0 must have the shape \(1, 13, 4\), got \(1, 12, "),
+    "shape": (replaced("weights.0", np.zeros((1, 12, 4))), r"weights.0 must have the shape \(1, 13, 4\), got"),
     "missing": (replaced("center", []), "network must have the arrays of its configuration, got none named 'center'"),
     "surplus": (replaced("colour", [1.0]), "network must have the arrays of its configuration, got one named 'colour'"),
     "width": (config(**{**CONFIG, "width": 8}), r"biases.0 must have the shape \(1, 1, 8\), got \(1, 1, 4\)"),
