@@ -1,5 +1,5 @@
 """
-The command line: ``specutils-blase demo | clone | fit | info``.
+The command line: ``specutils-blase demo | clone | fit | galaxy | info``.
 
 Everything heavy is imported by the command that needs it, so that ``--help`` is immediate.
 """
@@ -12,6 +12,8 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+
+from specutils_blase.cli_galaxy import add_galaxy
 
 __all__ = ["main"]
 
@@ -173,9 +175,12 @@ def _info(options):
         from specutils_blase.io.files import read_asdf
 
         content = read_asdf(path)
-        is_fit = hasattr(content, "observed")
-        kind = "fit" if is_fit else "template"
-        text = report.describe_fit(content) if is_fit else report.describe_template(content)
+        kind, describe = {
+            "LineTemplate": ("template", report.describe_template),
+            "SpectrumFit": ("fit", report.describe_fit),
+            "EmissionLinePredictor": ("predictor of emission lines", report.describe_predictor),
+        }[type(content).__name__]
+        text = describe(content)
     elif path.is_file() and (lines := _read_lines(path)) is not None:
         kind, text = "line table", report.describe_lines(lines)
     elif path.suffix.lower() == ".pt":
@@ -344,7 +349,7 @@ class _Version(argparse.Action):
 
 def _parser():
     parser = _Parser(prog=PROGRAM, description="Spectra as ledgers of Voigt lines.")
-    commands = parser.add_subparsers(required=True, metavar="demo | clone | fit | info", dest="command")
+    commands = parser.add_subparsers(required=True, metavar="demo | clone | fit | galaxy | info", dest="command")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
@@ -354,10 +359,11 @@ def _parser():
     _add_demo(commands, writing)
     _add_clone(commands, [writing, reading])
     _add_fit(commands, [writing, reading])
+    add_galaxy(commands, writing, reading)
     text = "say what a file holds"
     info = commands.add_parser("info", help=text, description=text.capitalize() + ".", parents=[common, reading])
-    info.add_argument("file", metavar="FILE",
-                      help="a template, a fit, a spectrum, a file of HPF or IGRINS, or a state of blase")  # fmt: skip
+    text = "a template, a fit, a predictor, a spectrum, a file of HPF or IGRINS, or a state of blase"
+    info.add_argument("file", metavar="FILE", help=text)
     info.set_defaults(run=_info)
     return parser
 

@@ -15,10 +15,12 @@ __all__ = [
     "describe_info",
     "describe_lines",
     "describe_orders",
+    "describe_predictor",
     "describe_template",
     "fit_pairs",
     "format_pairs",
     "format_table",
+    "predicted_rows",
     "with_error",
 ]
 
@@ -289,6 +291,48 @@ def describe_arrays(arrays):
     if arrays.sigma is not None:
         pairs["signal to noise"] = f"{np.median(arrays.flux[good] / arrays.sigma[good]):.4g} (median)"
     return format_pairs(pairs)
+
+
+def describe_predictor(predictor):
+    """
+    What a predictor of emission lines was trained with.
+
+    Parameters
+    ----------
+    predictor : EmissionLinePredictor
+
+    Returns
+    -------
+    str
+    """
+    info, (lower, upper) = predictor.fit_info, predictor.limits
+    said = {"epochs": "epochs", "seed": "seed", "-ln likelihood": "negative_log_likelihood"}
+    return format_pairs({
+        "lines": ", ".join(predictor.lines),
+        "galaxies": info["n_galaxies"],
+        "redshifts": f"{lower[-1]:.4g} to {upper[-1]:.4g}",
+        **{name: f"{info[key]:.6g}" for name, key in said.items() if key in info},
+    })  # fmt: skip
+
+
+def predicted_rows(row, lines):
+    """
+    The predicted lines of a galaxy, for `format_table`.
+
+    Parameters
+    ----------
+    row : Row
+        Of what `EmissionLinePredictor.predict` returned.
+    lines : sequence of str
+        Names of the lines.
+
+    Returns
+    -------
+    list of list
+    """
+    columns = {"median": "", "16 %": "_p16", "84 %": "_p84"}
+    rows = [[name, *(f"{row[name + end].to_value(u.AA):.3f}" for end in columns.values())] for name in lines]
+    return [["line", *columns], *rows]
 
 
 def describe_echelle(orders):

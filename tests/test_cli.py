@@ -115,7 +115,8 @@ def test_help_is_immediate():
     assert float(seconds) < 0.5
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["clone"], ["fit"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["clone"], ["fit"], ["galaxy"], ["galaxy", "lines"],
+                                     ["info"]])  # fmt: skip
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -125,10 +126,10 @@ def test_every_command_has_help(capsys, command):
     assert len(page.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", ["demo", "clone", "fit", "info"])
+@pytest.mark.parametrize("command", ["demo", "clone", "fit", "galaxy lines", "info"])
 def test_every_option_is_in_the_documentation(capsys, command):
     with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     page = (Path(__file__).parents[1] / "docs/reference/command_line.rst").read_text(encoding="utf-8")
     shown = re.search(rf"\$ specutils-blase {command} --help\n((    .*)?\n)+", page)[0]
     said, written = (set(re.findall(r"--[a-z][a-z-]+", text)) for text in (capsys.readouterr().out + "--help", shown))

@@ -18,23 +18,48 @@ from torch import Tensor
 
 __all__ = ["log_width", "measured_draws", "measured_probability", "negative_log_likelihood", "score"]
 
-HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+HALF_LOG_2PI, HALF_ROOT = 0.5 * math.log(2.0 * math.pi), math.sqrt(0.5)
 # Gauss-Hermite quadrature of 24 points, less those without weight.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _NODES, _WEIGHTS = (values[_WEIGHTS > 1e-9 * _WEIGHTS.sum()] for values in (_NODES, _WEIGHTS / _WEIGHTS.sum()))
-# Means before the cut, in standard deviations, between which `_cut` interpolates; far below zero it is an exponential.
+# Means before the cut, in standard deviations, between which `_cut` interpolates; below them an expansion does.
 _CUT = torch.linspace(-60.0, 12.0, 7201, dtype=torch.float64)
 
 
 def log_width(parameters: Tensor, z: Tensor | float) -> Tensor:
-    """Natural logarithm of the true width at z, shape of ``parameters`` (..., n_lines, 5) less the last, and of z."""
+    """
+    Natural logarithm of true widths.
+
+    Parameters
+    ----------
+    parameters : Tensor, shape (..., 5)
+    z : float, or Tensor that goes with the shape of ``parameters`` less the last axis
+        Standard normal numbers.
+
+    Returns
+    -------
+    Tensor
+    """
     m, g, e, d, _ = parameters.unbind(-1)
     z = torch.as_tensor(z, dtype=m.dtype, device=m.device)
     return m + g * (torch.sinh(d * (torch.asinh(z) + e)) - torch.sinh(d * e)) / (d * torch.cosh(d * e))
 
 
 def score(parameters: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor]:
-    """The z of widths, by ``ln_width``, and ln of its derivative: inverse of `log_width`, ``parameters`` as there."""
+    """
+    The z of widths: the inverse of `log_width`.
+
+    Parameters
+    ----------
+    parameters : Tensor, shape (..., 5)
+    ln_width : Tensor, shape (..., n)
+        Natural logarithms of n true widths for each set of parameters.
+
+    Returns
+    -------
+    z, log_slope : Tensor, shape (..., n)
+        And the logarithm of dz / d ln(width).
+    """
     m, g, e, d, _ = (values[..., None] for values in parameters.unbind(-1))
     slope = d * torch.cosh(d * e) / g
     inner = (ln_width - m) * slope + torch.sinh(d * e)
@@ -49,7 +74,9 @@ def _cut(mean: Tensor) -> Tensor:
     place = (torch.log(mean).clamp(table[0], table[1]) - table[0]) / table[2]
     index = place.detach().long().clamp(0, len(table[3]) - 2)
     part = place - index
-    return torch.where(mean > 10.0, mean, table[3][index] * (1.0 - part) + table[3][index + 1] * part)
+    between = table[3][index] * (1.0 - part) + table[3][index + 1] * part
+    least = mean.clamp(1e-6, 0.02)
+    return torch.where(mean > 10.0, mean, torch.where(mean < 0.02, 2.0 * least - 1.0 / least, between))
 
 
 _tables = {}
@@ -68,10 +95,21 @@ def _cut_table(dtype, device):
 def _log_measured(measured: Tensor, true: Tensor, noise: Tensor) -> Tensor:
     """Logarithm of the probability density of a measured width."""
     start, x = _cut(true / noise), measured / noise
+    # Each form where its terms do not cancel.
+    above = -0.5 * (x - start) ** 2 - torch.special.log_ndtr(start.clamp(min=0.0))
     negative = start.clamp(max=0.0)
-    tail = torch.log(0.5 * torch.special.erfcx(-negative / math.sqrt(2.0)))
-    kept = torch.where(start > 0.0, 0.5 * start**2 + torch.special.log_ndtr(start.clamp(min=0.0)), tail)
-    return -0.5 * x**2 + x * start - kept - torch.log(noise) - HALF_LOG_2PI
+    below = x * (negative - 0.5 * x) - torch.log(0.5 * torch.special.erfcx(-negative * HALF_ROOT))
+    return torch.where(start > 0.0, above, below) - torch.log(noise) - HALF_LOG_2PI
+
+
+def _below(measured: Tensor, true: Tensor, noise: Tensor) -> Tensor:
+    """Probability that a measured width is smaller than this one."""
+    start, x = _cut(true / noise), measured / noise
+    inside = start.clamp(min=0.0)
+    above = torch.exp(torch.special.log_ndtr((inside - x).clamp(min=-12.0)) - torch.special.log_ndtr(inside))
+    negative, x = start.clamp(max=0.0), x.clamp(max=1e6)
+    ratio = torch.special.erfcx((x - negative) * HALF_ROOT) / torch.special.erfcx(-negative * HALF_ROOT)
+    return 1.0 - torch.where(start > 0.0, above, torch.exp(x * (negative - 0.5 * x)) * ratio)
 
 
 def negative_log_likelihood(parameters: Tensor, width: Tensor, noise: Tensor) -> Tensor:
@@ -102,11 +140,12 @@ def negative_log_likelihood(parameters: Tensor, width: Tensor, noise: Tensor) ->
     near = torch.logsumexp(torch.where(true > least, near, near.new_tensor(-60.0)) + log_weights, -1)
     far = torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0))
     far = torch.logsumexp(_log_measured(e, far, s) + log_weights, -1)
-    return -torch.where(_noise_is_wide(parameters, s[..., 0], 1.0), far, near)
+    return -torch.where(_noise_is_wide(parameters, width, s[..., 0], 0.5), far, near)
 
 
-def _noise_is_wide(parameters: Tensor, noise: Tensor, factor: float) -> Tensor:
-    return noise > factor * parameters[..., 1] * torch.exp(parameters[..., 0].clamp(-30.0, 14.0))
+def _noise_is_wide(parameters: Tensor, width: Tensor, noise: Tensor, factor: float) -> Tensor:
+    """Where the distribution of true widths is the narrower one near what was measured."""
+    return noise > factor * parameters[..., 1] * width
 
 
 def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Tensor:
@@ -115,26 +154,36 @@ def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Te
 
     Parameters
     ----------
-    parameters, width, noise
+    parameters, width, noise : Tensor
         As for `negative_log_likelihood`.
 
     Returns
     -------
-    Tensor, shape (n, n_lines)
+    Tensor, shape (..., n, n_lines)
     """
     nodes, weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device) for v in (_NODES, _WEIGHTS))
     e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
     z, _ = score(parameters, torch.log(torch.maximum(e - s * nodes, 1e-4 * e)))
     near = (torch.special.ndtr(z) * weights).sum(-1)
-    start = _cut(torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0)) / s)
-    above = torch.exp(torch.special.log_ndtr(start - e / s) - torch.special.log_ndtr(start))
-    return torch.where(_noise_is_wide(parameters, s[..., 0], 0.5), ((1.0 - above) * weights).sum(-1), near)
+    far = (_below(e, torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0)), s) * weights).sum(-1)
+    return torch.where(_noise_is_wide(parameters, width, s[..., 0], 0.3), far, near)
 
 
 def measured_draws(true: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
-    """Widths as measured, from true ones, the standard deviations of the noise, and ``uniform`` numbers from 0 to 1."""
+    """
+    Widths as measured.
+
+    Parameters
+    ----------
+    true, noise, uniform : Tensor, shape (...)
+        True widths, standard deviations of the noise, and numbers between 0 and 1.
+
+    Returns
+    -------
+    Tensor, shape (...)
+    """
     mean = true / noise
     start = _cut(mean)
-    above = torch.exp(torch.special.log_ndtr(start.clamp(min=-5.0))) * uniform
-    drawn = start - torch.special.ndtri(above.double()).to(above.dtype)
-    return noise * torch.where(start < -5.0, -torch.log(uniform) * mean, drawn)
+    above = torch.exp(torch.special.log_ndtr(start.double().clamp(min=-20.0))) * uniform
+    drawn = start - torch.special.ndtri(above).to(mean.dtype)
+    return noise * torch.where(start < -20.0, -torch.log(uniform) * mean, drawn)

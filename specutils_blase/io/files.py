@@ -13,15 +13,17 @@ from asdf.extension import Extension
 
 from specutils_blase import __version__
 from specutils_blase.errors import BlaseWarning, explain
-from specutils_blase.io.asdf.converters import TAG_BASE, VERSIONS, FiledCovariance
+from specutils_blase.io.asdf.converters import FiledCovariance
 from specutils_blase.io.asdf.extension import get_extensions
+from specutils_blase.io.asdf.tags import TAG_BASE, VERSIONS
 from specutils_blase.io.whole import as_path, written_whole
 
 __all__ = ["read_asdf", "write_asdf"]
 
 # What a file may hold, by the name in its tag, and what that is called in Python.
-KINDS = {"line_template": "LineTemplate", "spectrum_fit": "SpectrumFit"}
-KEYS = {"line_template": "template", "spectrum_fit": "fit"}
+KINDS = {"line_template": "LineTemplate", "spectrum_fit": "SpectrumFit",
+         "emission_line_predictor": "EmissionLinePredictor"}  # fmt: skip
+KEYS = {"line_template": "template", "spectrum_fit": "fit", "emission_line_predictor": "predictor"}
 
 # Version of the ASDF standard to write: the one that every asdf that this package works with reads.
 ASDF_STANDARD = "1.5.0"
@@ -58,8 +60,8 @@ def write_asdf(path, content, overwrite=False):
     ----------
     path : str or path-like
         Name of the file. What it held before stays until the new content is on disk.
-    content : LineTemplate, SpectrumFit or dict
-        The object, which gets the key "template" or "fit", or the keys of the file and their objects.
+    content : LineTemplate, SpectrumFit, EmissionLinePredictor or dict
+        The object, which gets the key "template", "fit" or "predictor", or the keys of the file and their objects.
     overwrite : bool
         Whether an existing file is replaced.
 
@@ -90,12 +92,12 @@ def read_asdf(path, kind=None):
     ----------
     path : str or path-like
         Name of the file.
-    kind : {"line_template", "spectrum_fit"} or their class, optional
-        What the file must hold; None takes either.
+    kind : {"line_template", "spectrum_fit", "emission_line_predictor"} or their class, optional
+        What the file must hold; None takes any of them.
 
     Returns
     -------
-    LineTemplate or SpectrumFit
+    LineTemplate, SpectrumFit or EmissionLinePredictor
 
     Raises
     ------
@@ -119,7 +121,7 @@ def _tree(content):
     for name, class_name in KINDS.items():
         if class_name == type(content).__name__:
             return {KEYS[name]: content}
-    raise TypeError(explain("content", "be a LineTemplate, a SpectrumFit or a dict", f"a {type(content).__name__}",
+    raise TypeError(explain("content", f"be {', '.join(map(_a, KINDS.values()))} or a dict", _a(type(content).__name__),
                             "use asdf.AsdfFile for anything else"))  # fmt: skip
 
 
@@ -147,7 +149,7 @@ def _content(path):
         if start != MAGIC:
             raise ValueError(
                 explain("path", "name an ASDF file", f"{path}, which {_nature(start)}",
-                        "templates and fits are written by their write() method; spectra are read by Spectrum.read")
+                        "files of this package are written by write() methods; spectra are read by Spectrum.read")
             )  # fmt: skip
         content = start + stream.read()
     _check_blocks(path, content)
@@ -273,13 +275,17 @@ def _key(path, tree, wanted):
     for name in wanted:
         if name in held:
             return held[name]
-    expected = "name a file with a " + " or a ".join(KINDS[name] for name in wanted)
+    expected = "name a file with " + " or ".join(_a(KINDS[name]) for name in wanted)
     if not held:
         raise ValueError(explain("path", expected, f"{path}, an ASDF file of another origin",
                                  "asdftool info shows what it holds"))  # fmt: skip
     name = next(iter(held))
     remedy = f"use {KINDS[name]}.read" if name in KINDS else "use asdf.open"
-    raise ValueError(explain("path", expected, f"{path} with a {KINDS.get(name, name)}", remedy))
+    raise ValueError(explain("path", expected, f"{path} with {_a(KINDS.get(name, name))}", remedy))
+
+
+def _a(name):
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 def _check_tags(path, content, tags):

@@ -140,13 +140,12 @@ def _correlation(parameters, width, noise, known, ties):
     """
     Correlation matrix of the z of the lines, (n_lines, n_lines): for every pair the most likely one.
 
-    A measured width has a z, and a noise in it, to first order; only galaxies that know z better than the population
-    does count.
+    The probability of a measured width, as a standard normal number, is one part z and one part noise: their sizes are
+    those at the median, so that what was measured does not select. Galaxies of which z is more than half count.
     """
-    noise = noise * torch.exp(parameters[..., 4])
-    z, slope = (values[..., 0] for values in widths.score(parameters, torch.log(width)[..., None]))
-    variance = (noise / width * torch.exp(slope)) ** 2
-    use = known & (variance < 1.0) & (z.abs() < 5.0)
+    score = torch.special.ndtri(widths.measured_probability(parameters, width, noise).clamp(1e-6, 1.0 - 1e-6))
+    part = 1.0 + (noise * torch.exp(parameters[..., 4] - parameters[..., 0]) / parameters[..., 1]) ** 2
+    use = known & (part < 2.0)
     grid = torch.linspace(-0.98, 0.98, 99)
     n_lines = width.shape[1]
     out = torch.eye(n_lines)
@@ -155,10 +154,10 @@ def _correlation(parameters, width, noise, known, ties):
             both = use[:, a] & use[:, b]
             if both.sum() < 50:
                 continue
-            p, q = 1.0 + variance[both, a, None], 1.0 + variance[both, b, None]
-            x, y = z[both, a, None], z[both, b, None]
-            determinant = p * q - grid**2
-            chi2 = (q * x**2 + p * y**2 - 2.0 * grid * x * y) / determinant
+            x, y = score[both, a, None], score[both, b, None]
+            seen = grid * (part[both, a, None] * part[both, b, None]) ** -0.5
+            determinant = 1.0 - seen**2
+            chi2 = (x**2 + y**2 - 2.0 * seen * x * y) / determinant
             out[a, b] = out[b, a] = grid[(chi2 + torch.log(determinant)).sum(0).argmin()]
     for line, partner, _ in ties:
         out[line], out[:, line] = out[partner], out[:, partner].clone()

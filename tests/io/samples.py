@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import numpy as np
+import torch
 from astropy import units as u
 from astropy.io.fits import Header
 from astropy.nddata import StdDevUncertainty
@@ -11,7 +12,9 @@ from specutils import SpectralAxis, Spectrum
 
 from specutils_blase.covariance import TableCovariance
 from specutils_blase.fitting import SpectrumFit
+from specutils_blase.galaxy import EmissionLinePredictor
 from specutils_blase.modeling import VoigtForest1D
+from specutils_blase.nn.line_network import LineNetwork
 from specutils_blase.template import LineTemplate
 
 FLUX_UNIT = u.Unit("erg / (s cm2 AA)")
@@ -115,6 +118,21 @@ def make_fit(seed=6, **changes):
     return SpectrumFit(**{**arguments, **changes})
 
 
+def make_predictor(width=4):
+    """A predictor whose numbers are as wild as those of a trained one, and the same everywhere."""
+    network = LineNetwork(13, 10, ties=[(3, 4, 2.98), (5, 7, 2.96)], width=width)
+    state = {}
+    for name, value in network.state_dict().items():
+        place = np.arange(value.numel(), dtype=float)
+        numbers = 0.8 * (place * 0.6180339887 % 1.0 - 0.5) + (name in ("spread", "scale"))
+        state[name] = torch.from_numpy(numbers.reshape(value.shape).astype(np.float32))
+    state["strength"][1], state["correlation"] = 0.4, 0.5 * torch.eye(10) + 0.5
+    network.load_state_dict(state)
+    limits = [-0.5 - np.arange(13) / 7, 1.0 + np.arange(13) / 3]
+    fit_info = {"n_galaxies": 700, "epochs": 20, "seed": 1, "wall_time": 1 / 3}
+    return EmissionLinePredictor(network.eval(), limits, fit_info)
+
+
 def assert_same(a, b, where="it"):
     """`b` is of the same type as `a` and holds the same bits."""
     b = getattr(b, "loaded", b)  # what is read from an open file when it is asked for
@@ -190,6 +208,14 @@ def _assert_headers(a, b, where):
     assert [tuple(card) for card in a.cards] == [tuple(card) for card in b.cards], where
 
 
+def _assert_predictors(a, b, where):
+    assert a.network.config == b.network.config, where
+    states = ({name: value.numpy() for name, value in p.network.state_dict().items()} for p in (a, b))
+    assert_same(*states, f"{where}.network")
+    assert_same(a.limits, b.limits, f"{where}.limits")
+    assert_same(a.fit_info, b.fit_info, f"{where}.fit_info")
+
+
 def _assert_covariances(a, b, where):
     first, second = a.arrays(), b.arrays()
     assert_same({**first, "n_common": int(first["n_common"])}, {**second, "n_common": int(second["n_common"])}, where)
@@ -208,6 +234,7 @@ _PARTS = {
     Spectrum: _assert_spectra,
     Header: _assert_headers,
     TableCovariance: _assert_covariances,
+    EmissionLinePredictor: _assert_predictors,
     LineTemplate: _assert_fields,
     SpectrumFit: _assert_fields,
 }

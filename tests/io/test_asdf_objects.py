@@ -19,8 +19,9 @@ from astropy.utils.masked import Masked
 from specutils import SpectralAxis, Spectrum
 
 from specutils_blase.fitting import SpectrumFit
-from specutils_blase.io.asdf.converters import VERSIONS
+from specutils_blase.galaxy import EmissionLinePredictor
 from specutils_blase.io.asdf.extension import BASE_URI, get_extensions, get_resource_mappings
+from specutils_blase.io.asdf.tags import VERSIONS
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.lines import line_table
 from specutils_blase.solvers.lines import Lines
@@ -333,14 +334,17 @@ def test_every_tag_has_a_schema_a_converter_and_a_version():
 
 def test_types_exist_where_the_converters_say():
     types = {name for extension in get_extensions() for converter in extension.converters for name in converter.types}
-    known = {f"{cls.__module__}.{cls.__qualname__}" for cls in (LineTemplate, SpectrumFit, type(make_forest()))}
+    classes = (LineTemplate, SpectrumFit, EmissionLinePredictor, type(make_forest()))
+    known = {f"{cls.__module__}.{cls.__qualname__}" for cls in classes}
     assert types == known
 
 
 def test_loading_the_extension_is_light():
     code = (
-        "import sys; from specutils_blase.io.asdf import converters, extension; converters.SpectrumFitConverter(); "
-        "print(*sorted({'torch', 'specutils', 'specutils_blase.template'} & set(sys.modules)))"
+        "import sys; from specutils_blase.io.asdf import converters, extension, networks; "
+        "converters.SpectrumFitConverter(); networks.EmissionLinePredictorConverter(); "
+        "heavy = {'torch', 'specutils', 'specutils_blase.template', 'specutils_blase.galaxy'}; "
+        "print(*sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")

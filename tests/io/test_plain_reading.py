@@ -1,4 +1,4 @@
-"""Templates are read without this package, by the script in the documentation."""
+"""Templates and predictors are read without this package, by the scripts in the documentation."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 
-from .samples import make_template
+from .samples import make_predictor, make_template
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "files.rst"
 # An environment with asdf, numpy and scipy alone: asdf finds the entry points of the others and cannot load them.
@@ -31,10 +31,10 @@ warnings.filterwarnings("ignore", message=".* plugin from package .* failed to l
 WITH_ASTROPY = ALONE.replace('"astropy", "asdf_astropy", ', "")
 
 
-def script():
-    """The block of the page that opens a template."""
+def script(key="template"):
+    """The block of the page that opens a template or a predictor."""
     blocks = PAGE.read_text(encoding="utf-8").split(".. code-block:: python\n\n")[1:]
-    (block,) = (block for block in blocks if block.lstrip().startswith("import asdf\n"))
+    (block,) = (block for block in blocks if f'file["{key}"]' in block)
     lines = []
     for line in block.splitlines():
         if line and not line.startswith("    "):
@@ -43,9 +43,10 @@ def script():
     return textwrap.dedent("\n".join(lines))
 
 
-def test_script_is_short():
-    assert sum(bool(line.strip()) for line in script().splitlines()) <= 24
-    assert "specutils" not in script() and "astropy" not in script()
+@pytest.mark.parametrize(("key", "most"), [("template", 24), ("predictor", 29)])
+def test_script_is_short(key, most):
+    assert sum(bool(line.strip()) for line in script(key).splitlines()) <= most
+    assert not any(name in script(key) for name in ("specutils", "astropy", "torch"))
 
 
 PRECISE = {"tolerance": 1e-14}
@@ -75,6 +76,25 @@ def test_script_gives_the_flux(name, world, tmp_path):
     expected = template.model(wave * u.AA).value
     assert np.ptp(expected) > 0.05 * expected.max()
     np.testing.assert_allclose(flux, expected, rtol=0, atol=1e-9 * expected.max())
+
+
+@pytest.mark.parametrize("width", [4, 128])
+def test_script_gives_the_widths(width, tmp_path):
+    predictor = make_predictor(width)
+    predictor.write(tmp_path / "predictor.asdf")
+    inputs = np.random.default_rng(1).normal(0.0, 1.5, (40, 13))
+    np.save(tmp_path / "inputs.npy", inputs)
+    code = f'{ALONE}\nimport numpy as np\ninputs = np.load("inputs.npy")\n{script("predictor")}\n'
+    code += 'assert not {"specutils_blase", "torch"} & set(sys.modules)\nnp.savez("out.npz", median, p16, p84)\n'
+    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    one = 0.994457883
+    expected = predictor.network.quantiles(np.clip(inputs, *predictor.limits), (0.0, -one, one))
+    with np.load(tmp_path / "out.npz") as out:
+        for k, name in enumerate(out):
+            np.testing.assert_allclose(out[name], expected[..., k], rtol=2e-4)
+    assert np.ptp(np.log(expected)) > 0.5
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "bzp2"])

@@ -23,7 +23,7 @@ from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.modeling import VoigtForest1D
 from specutils_blase.template import LineTemplate
 
-from .samples import assert_same
+from .samples import assert_same, make_predictor
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -117,6 +117,7 @@ REFERENCES = {
     "voigt_forest_1d-1.0.0": voigt_forest_1d_1_0_0,
     "line_template-1.0.0": line_template_1_0_0,
     "spectrum_fit-1.0.0": spectrum_fit_1_0_0,
+    "emission_line_predictor-1.0.0": make_predictor,
 }
 
 
@@ -132,7 +133,8 @@ def test_reference_file_is_read(name, strict_asdf):
         assert_same(REFERENCES[name](), file["reference"])
 
 
-@pytest.mark.parametrize("name", ["covariance-1.0.0", "line_template-1.0.0", "spectrum_fit-1.0.0"])
+@pytest.mark.parametrize("name", ["covariance-1.0.0", "line_template-1.0.0", "spectrum_fit-1.0.0",
+                                  "emission_line_predictor-1.0.0"])  # fmt: skip
 def test_reference_file_is_read_by_the_package(name):
     assert_same(REFERENCES[name](), read_asdf(DATA / f"{name}.asdf"))
 

@@ -22,22 +22,15 @@ from .nodes import (
     table_node,
 )
 from .spectra import spectra_from_node, spectra_node
+from .tags import tags_of
 
-__all__ = ["LineTemplateConverter", "SpectrumFitConverter", "VoigtForest1DConverter", "TAG_BASE", "VERSIONS"]
-
-TAG_BASE = "asdf://specutils-blase.readthedocs.io/tags/"
-# Versions of each tag that this package reads; it writes the last one.
-VERSIONS = {"voigt_forest_1d": ("1.0.0",), "line_template": ("1.0.0",), "spectrum_fit": ("1.0.0",)}
-
-
-def _tags(name):
-    return [f"{TAG_BASE}{name}-{version}" for version in VERSIONS[name]]
+__all__ = ["LineTemplateConverter", "SpectrumFitConverter", "VoigtForest1DConverter"]
 
 
 class VoigtForest1DConverter(TransformConverterBase):
     """The model: parameters, continuum, exact constraints, and the standard deviations of a fit."""
 
-    tags = _tags("voigt_forest_1d")
+    tags = tags_of("voigt_forest_1d")
     types = ["specutils_blase.modeling.VoigtForest1D"]
 
     def to_yaml_tree_transform(self, model, tag, ctx):
@@ -96,7 +89,7 @@ class VoigtForest1DConverter(TransformConverterBase):
 class LineTemplateConverter(Converter):
     """The template: model, line table, how the clone went, provenance."""
 
-    tags = _tags("line_template")
+    tags = tags_of("line_template")
     types = ["specutils_blase.template.LineTemplate"]
 
     def to_yaml_tree(self, obj, tag, ctx):
@@ -123,7 +116,7 @@ class LineTemplateConverter(Converter):
 class SpectrumFitConverter(Converter):
     """The fit: what was observed, what was fitted, and the parts of the model on the observed pixels."""
 
-    tags = _tags("spectrum_fit")
+    tags = tags_of("spectrum_fit")
     types = ["specutils_blase.fitting.SpectrumFit"]
     spectra = ("observed", "model_spectrum", "residual")
     tables = ("parameters", "lines")

@@ -1,0 +1,94 @@
+"""specutils-blase galaxy lines: what it prints and writes is what the predictor says."""
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable
+from specutils import Spectrum
+
+from specutils_blase import cli
+from specutils_blase.galaxy import EmissionLinePredictor
+from tests.io.samples import make_predictor
+
+WAVE = np.linspace(3600.0, 9200.0, 2000) * u.AA
+UNIT = u.Unit("1e-17 erg / (s cm2 AA)")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A predictor and two galaxies."""
+    make_predictor().write(tmp_path / "p.asdf")
+    for k in range(2):
+        flux = (2 + k + np.sin(WAVE.value / 800)) * UNIT
+        QTable({"wavelength": WAVE, "flux": flux}).write(tmp_path / f"g{k}.ecsv")
+    return tmp_path
+
+
+def call(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def predicted(folder, redshift):
+    tables = [QTable.read(folder / f"g{k}.ecsv") for k in range(len(redshift))]
+    spectra = [Spectrum(flux=table["flux"], spectral_axis=table["wavelength"]) for table in tables]
+    return EmissionLinePredictor.read(folder / "p.asdf").predict(spectra, redshift)
+
+
+@pytest.mark.filterwarnings("ignore::specutils_blase.errors.BlaseWarning")
+@pytest.mark.parametrize(("given", "redshift"), [((0.1, 0.2), [0.1, 0.2]), ((0.15,), [0.15, 0.15])])
+def test_table(folder, capsys, given, redshift):
+    files, out = [folder / f"g{k}.ecsv" for k in range(2)], folder / "lines.ecsv"
+    assert call("galaxy", "lines", *files, "--predictor", folder / "p.asdf", "--redshift", *given, "-o", out) == 0
+    table, expected = QTable.read(out), predicted(folder, redshift)
+    assert list(table["file"]) == [str(path) for path in files] and table["redshift"].tolist() == redshift
+    assert table.colnames == ["file", "redshift", *expected.colnames]
+    for name in expected.colnames[1:]:
+        np.testing.assert_allclose(table[name].value, expected[name].value, rtol=1e-6)
+    said = capsys.readouterr().out
+    assert f"wrote {out}" in said and f"{files[1]}, redshift {redshift[1]:g}: equivalent widths" in said
+    row = next(line.split() for line in said.splitlines() if line.startswith("  HALPHA"))
+    exact = [expected["HALPHA" + end][0].value for end in ("", "_p16", "_p84")]
+    np.testing.assert_allclose([float(text) for text in row[1:]], exact, atol=6e-4)
+
+
+def test_without_output_nothing_is_written(folder, capsys):
+    before = sorted(folder.iterdir())
+    assert call("galaxy", "lines", folder / "g0.ecsv", "--predictor", folder / "p.asdf", "--redshift", 0.1) == 0
+    assert sorted(folder.iterdir()) == before and "wrote" not in capsys.readouterr().out
+
+
+def test_what_the_spectrum_does_not_reach(folder, capsys):
+    assert call("galaxy", "lines", folder / "g0.ecsv", "--predictor", folder / "p.asdf", "--redshift", 0.5) == 0
+    out, err = capsys.readouterr()
+    assert "specutils-blase: warning: 1 of 1 galaxies do not cover all bins" in err and "nan" in out
+
+
+def test_info(folder, capsys):
+    assert call("info", folder / "p.asdf") == 0
+    out = capsys.readouterr().out
+    for text in ("a predictor of emission lines", "OIII_5007", "700", "-2.214 to 5", "epochs"):
+        assert text in out
+
+
+def test_errors(folder, capsys):
+    galaxy, predictor = folder / "g0.ecsv", folder / "p.asdf"
+    counts = folder / "counts.ecsv"
+    QTable({"wavelength": WAVE, "flux": np.ones(WAVE.size)}).write(counts)
+    (folder / "old.ecsv").write_text("old")
+    cases = {
+        (galaxy, "--predictor", predictor, "--redshift", -0.1): "redshift must be finite and not negative",
+        (galaxy, "--predictor", predictor, "--redshift", "nan"): "redshift must be finite and not negative",
+        (galaxy, "--predictor", predictor, "--redshift", 0.1, 0.2): "--redshift must be one number, or one for each",
+        (galaxy, "--predictor", galaxy, "--redshift", 0.1): "name an ASDF file",
+        (galaxy, "--predictor", folder / "no.asdf", "--redshift", 0.1): "name a file that exists",
+        (counts, "--predictor", predictor, "--redshift", 0.1): "spectrum must have a flux density",
+        (galaxy, "--predictor", predictor, "--redshift", 0.1, "-o", folder / "old.ecsv"): "give --overwrite",
+    }
+    for arguments, message in cases.items():
+        assert call("galaxy", "lines", *arguments) == 2
+        assert message in capsys.readouterr().err, arguments
+    assert (folder / "old.ecsv").read_text() == "old"
+    for arguments in ([galaxy, "--predictor", predictor], [galaxy, "--redshift", "0.1"]):
+        with pytest.raises(SystemExit) as stop:
+            call("galaxy", "lines", *arguments)
+        assert stop.value.code == 2 and "required" in capsys.readouterr().err
