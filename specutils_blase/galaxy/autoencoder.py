@@ -16,9 +16,10 @@ from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
 from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies
 from specutils_blase.instrument import BandedLSF, as_lsf
+from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.io.whole import as_path
 from specutils_blase.progress import reporter
-from specutils_blase.solvers.galaxies import CameraArrays, Group, train_galaxy_model
+from specutils_blase.solvers.galaxies import CameraArrays, GalaxyModel, Group, train_galaxy_model
 
 __all__ = ["Latents", "RedshiftFit", "SpectrumAutoencoder", "train_autoencoder"]
 
@@ -79,12 +80,21 @@ class SpectrumAutoencoder:
 
     Attributes
     ----------
+    space : LatentSpace
+        Components of rest-frame spectra, and the maps between their coefficients and the latents: a module.
+    density : LatentDensity
+        Of the galaxies among the latents: a module.
     fit_info : dict
-        Of the training.
+        Of the training: galaxies, epochs, seed, chi2 per pixel of training and validation, redshifts, wall time.
+
+    Examples
+    --------
+    See `train_autoencoder`.
     """
 
-    def __init__(self, model, density, fit_info):
-        self._model, self._density, self.fit_info = model, density, fit_info
+    def __init__(self, space, density, fit_info):
+        self.space, self.density, self.fit_info = space, density, fit_info
+        self._model = GalaxyModel(space)
 
     def __repr__(self):
         wave = self._model.wave
@@ -94,12 +104,45 @@ class SpectrumAutoencoder:
     @property
     def n_latents(self):
         """Number of latents."""
-        return self._model.space.to_latents.weight.shape[0]
+        return self.space.to_latents.weight.shape[0]
 
     @property
     def spectral_axis(self):
         """Wavelengths of the decoder in the rest frame, in vacuum: shape (n_table,) [Angstrom]."""
         return self._model.wave * u.AA
+
+    def write(self, path, overwrite=False):
+        """
+        Write an ASDF file of numbers alone: what it held before stays until the new content is complete.
+
+        Parameters
+        ----------
+        path : str or path-like
+        overwrite : bool
+            Whether an existing file is replaced.
+        """
+        write_asdf(path, self, overwrite)
+
+    @classmethod
+    def read(cls, path):
+        """
+        Read what `write` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        SpectrumAutoencoder
+            Which gives the same to the bit.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of another kind or configuration, or in a format with a newer major version.
+        """
+        return read_asdf(path, "spectrum_autoencoder")
 
     def encode(self, spectrum, redshift=None, *, lsf=None):
         """
@@ -137,7 +180,7 @@ class SpectrumAutoencoder:
         values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
         latents = values.view(Latents)
         latents.covariance, latents.redshift = covariance, z
-        prior = float(self._model.space.variance.sum())
+        prior = float(self.space.variance.sum())
         latents.coverage = np.clip(1.0 - np.trace(covariance, axis1=1, axis2=2) / prior, 0.0, 1.0)
         return latents, factor, n_pix, chi2
 
@@ -271,7 +314,7 @@ class SpectrumAutoencoder:
         -------
         ndarray, shape (n,)
         """
-        return self._density.log_probability(self._checked(latents))
+        return self.density.log_probability(self._checked(latents))
 
     def sample(self, n, seed=0):
         """
@@ -289,7 +332,7 @@ class SpectrumAutoencoder:
         """
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of galaxies"))
-        return self._density.sample(int(n), seed)
+        return self.density.sample(int(n), seed)
 
     def _checked(self, latents):
         values = np.atleast_2d(np.asarray(latents, dtype=float))
@@ -412,8 +455,8 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     )  # fmt: skip
     density = train_density(info.pop("latents"), seed=seed, report=report)
     report("")
-    info |= {"n_galaxies": n, "seed": seed, "redshifts": (float(z.min()), float(z.max()))}
-    return SpectrumAutoencoder(model, density, {**info, "wall_time": time.monotonic() - start})
+    info |= {"n_galaxies": n, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
+    return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
 
 
 def _surveys(spectra, redshift, lsf):

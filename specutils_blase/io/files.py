@@ -22,8 +22,9 @@ __all__ = ["read_asdf", "write_asdf"]
 
 # What a file may hold, by the name in its tag, and what that is called in Python.
 KINDS = {"line_template": "LineTemplate", "spectrum_fit": "SpectrumFit",
-         "emission_line_predictor": "EmissionLinePredictor"}  # fmt: skip
-KEYS = {"line_template": "template", "spectrum_fit": "fit", "emission_line_predictor": "predictor"}
+         "emission_line_predictor": "EmissionLinePredictor", "spectrum_autoencoder": "SpectrumAutoencoder"}  # fmt: skip
+KEYS = {"line_template": "template", "spectrum_fit": "fit", "emission_line_predictor": "predictor",
+        "spectrum_autoencoder": "autoencoder"}  # fmt: skip
 
 # Version of the ASDF standard to write: the one that every asdf that this package works with reads.
 ASDF_STANDARD = "1.5.0"
@@ -60,7 +61,7 @@ def write_asdf(path, content, overwrite=False):
     ----------
     path : str or path-like
         Name of the file. What it held before stays until the new content is on disk.
-    content : LineTemplate, SpectrumFit, EmissionLinePredictor or dict
+    content : LineTemplate, SpectrumFit, EmissionLinePredictor, SpectrumAutoencoder or dict
         The object, which gets the key "template", "fit" or "predictor", or the keys of the file and their objects.
     overwrite : bool
         Whether an existing file is replaced.
@@ -92,12 +93,12 @@ def read_asdf(path, kind=None):
     ----------
     path : str or path-like
         Name of the file.
-    kind : {"line_template", "spectrum_fit", "emission_line_predictor"} or their class, optional
+    kind : {"line_template", "spectrum_fit", "emission_line_predictor", "spectrum_autoencoder"} or class, optional
         What the file must hold; None takes any of them.
 
     Returns
     -------
-    LineTemplate, SpectrumFit or EmissionLinePredictor
+    LineTemplate, SpectrumFit, EmissionLinePredictor or SpectrumAutoencoder
 
     Raises
     ------

@@ -33,8 +33,8 @@ def get_extensions():
     list of asdf.extension.ManifestExtension
     """
     from .converters import LineTemplateConverter, SpectrumFitConverter, VoigtForest1DConverter
-    from .networks import EmissionLinePredictorConverter
+    from .networks import EmissionLinePredictorConverter, SpectrumAutoencoderConverter
 
     converters = [VoigtForest1DConverter(), LineTemplateConverter(), SpectrumFitConverter(),
-                  EmissionLinePredictorConverter()]  # fmt: skip
+                  EmissionLinePredictorConverter(), SpectrumAutoencoderConverter()]  # fmt: skip
     return [ManifestExtension.from_uri(f"{BASE_URI}/manifests/{name}", converters=converters) for name in MANIFESTS]

@@ -6,7 +6,7 @@ from asdf.extension import Converter
 from .nodes import array_node, meta_from_node, meta_node, own_array
 from .tags import tags_of
 
-__all__ = ["EmissionLinePredictorConverter", "network_from_node", "network_node"]
+__all__ = ["EmissionLinePredictorConverter", "SpectrumAutoencoderConverter", "network_from_node", "network_node"]
 
 
 def network_node(network, ctx):
@@ -103,3 +103,33 @@ class EmissionLinePredictorConverter(Converter):
                                      "use the version of specutils_blase that wrote the file"))  # fmt: skip
         network = network_from_node(node["network"], LineNetwork)
         return EmissionLinePredictor(network, own_array(node["limits"]), meta_from_node(node["fit_info"]))
+
+
+class SpectrumAutoencoderConverter(Converter):
+    """The autoencoder: components and networks, the density of the latents, and how the training went."""
+
+    tags = tags_of("spectrum_autoencoder")
+    types = ["specutils_blase.galaxy.autoencoder.SpectrumAutoencoder"]
+
+    def to_yaml_tree(self, obj, tag, ctx):
+        from specutils_blase import __version__
+
+        return {
+            "package_version": __version__,
+            "space": network_node(obj.space, ctx),
+            "density": network_node(obj.density, ctx),
+            "fit_info": meta_node(obj.fit_info),
+        }
+
+    def from_yaml_tree(self, node, tag, ctx):
+        from specutils_blase.errors import explain
+        from specutils_blase.galaxy.autoencoder import SpectrumAutoencoder
+        from specutils_blase.galaxy.density import LatentDensity
+        from specutils_blase.nn.latent_space import LatentSpace
+
+        space = network_from_node(node["space"], LatentSpace)
+        density = network_from_node(node["density"], LatentDensity)
+        if density.config["n_latents"] != space.config["n_latents"]:
+            raise ValueError(explain("density", f"have {space.config['n_latents']} latents, like the space",
+                                     density.config["n_latents"], "the file was edited; fetch another copy"))  # fmt: skip
+        return SpectrumAutoencoder(space, density, meta_from_node(node["fit_info"]))

@@ -9,6 +9,7 @@ VERSIONS = {
     "line_template": ("1.0.0",),
     "spectrum_fit": ("1.0.0",),
     "emission_line_predictor": ("1.0.0",),
+    "spectrum_autoencoder": ("1.0.0",),
 }
 
 
