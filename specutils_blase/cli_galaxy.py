@@ -1,5 +1,5 @@
 """
-The part of the command line that is about galaxies: ``specutils-blase galaxy lines``.
+The part of the command line that is about galaxies: ``specutils-blase galaxy train | reconstruct | lines``.
 
 It is imported for ``--help`` too; everything heavy is imported by the command that needs it.
 """
@@ -20,7 +20,9 @@ def add_galaxy(commands, writing, reading):
     """
     text = "what galaxies are made of"
     galaxy = commands.add_parser("galaxy", help=text, description=text.capitalize() + ".")
-    galaxies = galaxy.add_subparsers(required=True, metavar="lines", dest="galaxy_command")
+    galaxies = galaxy.add_subparsers(required=True, metavar="train | reconstruct | lines", dest="galaxy_command")
+    _add_train(galaxies, [writing, reading])
+    _add_reconstruct(galaxies, [writing, reading])
     text = "predict the emission lines of galaxies from their continua"
     lines = galaxies.add_parser("lines", help=text, description=text.capitalize() + ".", parents=[writing, reading])
     lines.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="of a galaxy, as observed")
@@ -29,6 +31,128 @@ def add_galaxy(commands, writing, reading):
                        help="of all spectra, or one for each")  # fmt: skip
     lines.add_argument("-o", "--output", metavar="ECSV", help="write the table here")
     lines.set_defaults(run=_lines)
+
+
+def _add_train(galaxies, parents):
+    text = "learn galaxy spectra as rest-frame spectra of few latents"
+    train = galaxies.add_parser("train", help=text, description=text.capitalize() + ".", parents=parents)
+    train.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="files of galaxies of one survey")
+    train.add_argument("--redshift", required=True, nargs="+", metavar="Z",
+                       help="one for each galaxy, or a table with a column redshift")  # fmt: skip
+    train.add_argument("-o", "--output", required=True, metavar="ASDF", help="the autoencoder")
+    _add_lsf(train)
+    train.add_argument("--latents", type=int, default=8, metavar="N", help="default: %(default)s")
+    train.add_argument("--components", type=int, default=48, metavar="N", help="default: %(default)s")
+    train.add_argument("--epochs", type=int, default=100, metavar="N", help="at most (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    train.add_argument("--checkpoint", metavar="FILE", help="from which an interrupted training goes on")
+    train.set_defaults(run=_train)
+
+
+def _add_reconstruct(galaxies, parents):
+    text = "show galaxies as an autoencoder knows them: redshifts, latents, chi2"
+    add = galaxies.add_parser("reconstruct", help=text, description=text.capitalize() + ".", parents=parents)
+    add.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="of a galaxy or of many, as observed")
+    add.add_argument("--model", required=True, metavar="ASDF", help="what SpectrumAutoencoder.write wrote")
+    add.add_argument("--redshift", nargs="+", metavar="Z", help="as for train (default: they are found)")
+    _add_lsf(add)
+    add.add_argument("-o", "--output", metavar="ECSV", help="write redshifts and latents here")
+    add.add_argument("--figure", metavar="PNG", help="draw the spectra and their reconstructions")
+    add.set_defaults(run=_reconstruct)
+
+
+def _add_lsf(parser):
+    parser.add_argument("--lsf", type=float, metavar="R",
+                        help="resolving power (default: the resolution matrices in the files, or none)")  # fmt: skip
+
+
+def _train(options):
+    from specutils_blase import cli, report
+
+    cli._check_outputs(options.overwrite, options.output)
+    from specutils_blase.galaxy import train_autoencoder
+
+    spectra = _read(options)
+    autoencoder = train_autoencoder(
+        spectra, _redshifts(options.redshift), lsf=options.lsf, n_latents=options.latents, epochs=options.epochs,
+        n_components=options.components, seed=options.seed, checkpoint=options.checkpoint,
+    )  # fmt: skip
+    autoencoder.write(options.output, overwrite=options.overwrite)
+    print(report.describe_autoencoder(autoencoder))
+    cli._wrote(options.output)
+
+
+def _reconstruct(options):
+    import numpy as np
+    from astropy.table import QTable
+
+    from specutils_blase import cli, report
+
+    cli._check_outputs(options.overwrite, options.output, plot=options.figure)
+    from specutils_blase.galaxy import SpectrumAutoencoder
+
+    autoencoder = SpectrumAutoencoder.read(options.model)
+    spectra = _read(options)
+    if options.redshift:
+        redshift = _redshifts(options.redshift)
+        redshift = redshift[0] if len(redshift) == 1 else redshift
+        table = QTable()
+    else:
+        found = autoencoder.fit_redshift(spectra, lsf=options.lsf)
+        redshift = np.atleast_1d(found.redshift)
+        table = QTable({"redshift_err": np.atleast_1d(found.uncertainty)})
+    latents = autoencoder.encode(spectra, redshift, lsf=options.lsf)
+    made = autoencoder.reconstruct(spectra, redshift, lsf=options.lsf)
+    quality = report.reconstruction_quality(made)
+    table["redshift"], table["latents"], table["coverage"] = latents.redshift, np.asarray(latents), latents.coverage
+    table["log_probability"], table["chi2_per_pixel"] = autoencoder.log_probability(latents), quality
+    if options.output:
+        cli._write_lines(table, options.output)
+    if options.figure:
+        from specutils_blase.galaxy import plot_reconstructions
+
+        plot_reconstructions(spectra, made)[0].figure.savefig(options.figure)
+    print(report.format_table(report.latent_rows(table)))
+    cli._wrote(options.output, options.figure)
+
+
+def _read(options):
+    """Galaxies of all files: tables of them, cameras of them, or a list with one for each file."""
+    from specutils import SpectrumList
+
+    from specutils_blase import cli
+
+    read = []
+    for path in options.spectra:
+        try:
+            spectra = SpectrumList.read(path, **({"format": options.format} if options.format else {}))
+        except Exception:  # the loaders of specutils fail in as many ways as there are files that are not theirs
+            spectra = SpectrumList([cli._read_with(options, path)])
+        read.append(spectra)
+    if len(read) == 1:
+        return read[0][0] if len(read[0]) == 1 else read[0]
+    if any(spectrum.flux.ndim != 1 for spectra in read for spectrum in spectra):
+        raise ValueError("SPECTRUM must be one file of many galaxies, or files with one galaxy each, got several of "
+                         "many; run the command for each")  # fmt: skip
+    return SpectrumList([spectrum for spectra in read for spectrum in spectra])
+
+
+def _redshifts(given):
+    """Numbers, or the column of a table."""
+    from pathlib import Path
+
+    if len(given) == 1 and Path(given[0]).is_file():
+        from astropy.table import Table
+
+        table = Table.read(given[0])
+        if "redshift" not in table.colnames:
+            raise ValueError(f"--redshift must be a table with a column redshift, got the columns "
+                             f"{', '.join(table.colnames)}; rename one")  # fmt: skip
+        return table["redshift"].tolist()
+    try:
+        return [float(value) for value in given]
+    except ValueError as error:
+        raise ValueError(f"--redshift must be numbers or one table, got {' '.join(given)}; correct it") from error
 
 
 def _lines(options):

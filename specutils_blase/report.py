@@ -315,6 +315,68 @@ def describe_predictor(predictor):
     })  # fmt: skip
 
 
+def describe_autoencoder(autoencoder):
+    """
+    What an autoencoder of galaxies was trained with.
+
+    Parameters
+    ----------
+    autoencoder : SpectrumAutoencoder
+
+    Returns
+    -------
+    str
+    """
+    info, wave = autoencoder.fit_info, autoencoder.spectral_axis.value
+    lower, upper = info.get("redshifts", (float("nan"),) * 2)
+    return format_pairs({
+        "latents": autoencoder.n_latents,
+        "rest frame": f"{wave[0]:.0f} to {wave[-1]:.0f} Angstrom, {len(wave)} samples",
+        "galaxies": info["n_galaxies"],
+        "redshifts": f"{lower:.4g} to {upper:.4g}",
+        **{f"chi2 per pixel, {name}": f"{min(info[name]):.4f}" for name in ("training", "validation") if name in info},
+        "epochs": info.get("epochs", "unknown"),
+        "seed": info.get("seed", "unknown"),
+    })  # fmt: skip
+
+
+def reconstruction_quality(spectra):
+    """
+    Chi2 per pixel of every galaxy.
+
+    Parameters
+    ----------
+    spectra : Spectrum or SpectrumList
+        From `SpectrumAutoencoder.reconstruct`.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    some = [spectra] if not isinstance(spectra, list) else spectra[:1] if spectra[0].flux.ndim == 2 else spectra
+    return np.concatenate([np.atleast_1d(one.meta["chi2"] / one.meta["n_pixels"]) for one in some])
+
+
+def latent_rows(table):
+    """
+    Redshift, quality and latents of galaxies, for `format_table`.
+
+    Parameters
+    ----------
+    table : QTable
+        As ``specutils-blase galaxy reconstruct`` writes it.
+
+    Returns
+    -------
+    list of list
+    """
+    errors = table["redshift_err"] if "redshift_err" in table.colnames else [None] * len(table)
+    rows = [[k, f"{row['redshift']:.6f}" + ("" if error is None else f" +- {error:.6f}"),
+             f"{row['chi2_per_pixel']:.3f}", f"{row['coverage']:.3f}", f"{row['log_probability']:.1f}", " ".join(f"{v:.2f}" for v in row["latents"])]
+            for k, (row, error) in enumerate(zip(table, errors, strict=True))]  # fmt: skip
+    return [["galaxy", "redshift", "chi2 / pixel", "coverage", "ln p", "latents"], *rows]
+
+
 def predicted_rows(row, lines):
     """
     The predicted lines of a galaxy, for `format_table`.

@@ -4,7 +4,7 @@ from .autoencoder import Latents, RedshiftFit, SpectrumAutoencoder, train_autoen
 from .continuum import top_hat_continuum
 from .emission import add_emission_lines
 from .line_predictor import EmissionLinePredictor, train_line_predictor
-from .pictures import plot_embedding, plot_predictions
+from .pictures import plot_embedding, plot_predictions, plot_reconstructions
 from .simulation import SimulatedGalaxies, simulate_galaxies
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "add_emission_lines",
     "plot_embedding",
     "plot_predictions",
+    "plot_reconstructions",
     "simulate_galaxies",
     "top_hat_continuum",
     "train_autoencoder",

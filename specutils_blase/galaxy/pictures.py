@@ -1,4 +1,4 @@
-"""Pictures of what emission lines are predicted; matplotlib is imported when the first one is drawn."""
+"""Pictures of galaxies and of their predicted lines; matplotlib is imported when the first one is drawn."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from specutils_blase.drawing import DATA, MODEL, TELLURIC
 from specutils_blase.errors import BlaseWarning, explain
 from specutils_blase.galaxy.line_predictor import LINES, measured_widths, network_inputs
 
-__all__ = ["plot_embedding", "plot_predictions"]
+__all__ = ["plot_embedding", "plot_predictions", "plot_reconstructions"]
 
 # Names for readers.
 LABELS = {"OII_DOUBLET": "[O II] 3727, 3729", "HGAMMA": r"H$\gamma$", "HBETA": r"H$\beta$", "OIII_4959": "[O III] 4959",
@@ -20,6 +20,93 @@ LABELS = {"OII_DOUBLET": "[O II] 3727, 3729", "HGAMMA": r"H$\gamma$", "HBETA": r
 LEVELS, FEWEST_IN_STEP, STEPS = (16, 50, 84), 25, 24
 # Points of an embedding, at most, and the neighbours that its scatter is that about.
 MOST_POINTS, NEIGHBOURS = 12_000, 16
+
+
+def plot_reconstructions(spectrum, reconstruction, most=6):
+    """
+    Draw galaxies and what an autoencoder makes of them: a panel for each.
+
+    Parameters
+    ----------
+    spectrum : Spectrum, SpectrumList or list of Spectrum
+        What `SpectrumAutoencoder.reconstruct` was given.
+    reconstruction : Spectrum or SpectrumList
+        What it returned.
+    most : int
+        Of panels; the first galaxies are drawn.
+
+    Returns
+    -------
+    ndarray of Axes, shape (n_panels,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import matplotlib.pyplot as plt
+    >>> from astropy import units as u
+    >>> from specutils import Spectrum
+    >>> from specutils_blase.galaxy import plot_reconstructions
+    >>> wave = np.arange(4000, 5000, 2.0) * u.AA
+    >>> flux = np.random.default_rng(1).normal(1, 0.1, (2, 500)) * u.Unit("1e-17 erg / (s cm2 AA)")
+    >>> galaxies = Spectrum(flux=flux, spectral_axis=wave)
+    >>> found = Spectrum(flux=np.ones((2, 500)) * flux.unit, spectral_axis=wave, meta={"redshift": [0.1, 0.2]})
+    >>> axes = plot_reconstructions(galaxies, found)
+    >>> print(len(axes), axes[0].get_title(loc="left"))
+    2 z = 0.10000
+    >>> plt.close(axes[0].figure)
+    """
+    from matplotlib import pyplot as plt
+
+    panels = _panels(spectrum, reconstruction)[:most]
+    figure, axes = plt.subplots(len(panels), 1, figsize=(11, 2.4 * len(panels) + 0.4), squeeze=False,
+                                layout="constrained")  # fmt: skip
+    axes = axes[:, 0]
+    for ax, (pairs, title) in zip(axes, panels, strict=True):
+        for wave, flux, found in pairs:
+            ax.plot(wave, flux, color=DATA, lw=0.6, label="observed" if wave is pairs[0][0] else None)
+            ax.plot(wave, found, color=MODEL, lw=0.9, label="reconstructed" if wave is pairs[0][0] else None)
+        values = np.concatenate([found[np.isfinite(found)] for _, _, found in pairs])
+        top, bottom = np.percentile(values, 99.9), np.percentile(values, 0.1)
+        ax.set_ylim(min(bottom, 0.0) - 0.1 * (top - bottom), top + 0.35 * (top - bottom))
+        ax.set_title(title, loc="left", fontsize="medium")
+        ax.margins(x=0.01)
+    one = spectrum[0] if isinstance(spectrum, list) else spectrum
+    axes[-1].set_xlabel(f"Wavelength [{one.spectral_axis.unit:latex_inline}]")
+    figure.supylabel(f"Flux [{one.flux.unit:latex_inline}]", fontsize="medium")
+    axes[0].legend(loc="upper right", frameon=False, ncols=2, fontsize="small")
+    return axes
+
+
+def _panels(spectrum, reconstruction):
+    """For each galaxy its pieces (wavelengths, flux, reconstruction), and a title."""
+    given = list(spectrum) if isinstance(spectrum, list) else [spectrum]
+    found = list(reconstruction) if isinstance(reconstruction, list) else [reconstruction]
+    panels = []
+    if given[0].flux.ndim == 1:
+        for one, other in zip(given, found, strict=True):
+            panels.append(([_piece(one, one.flux, one.mask, other.flux)], _title(other.meta, ())))
+        return panels
+    for k in range(len(given[0].flux)):
+        pieces = [_piece(one, one.flux[k], None if one.mask is None else one.mask[k], other.flux[k])
+                  for one, other in zip(given, found, strict=True)]  # fmt: skip
+        panels.append((pieces, _title(found[0].meta, (k,))))
+    return panels
+
+
+def _piece(spectrum, flux, mask, found):
+    values = np.array(flux.value, dtype=float)
+    if mask is not None:
+        values[np.asarray(mask, dtype=bool)] = np.nan
+    return spectrum.spectral_axis.value, values, found.value
+
+
+def _title(meta, row):
+    said = {name: np.ravel(np.asarray(meta[name]))[row[0] if row else 0] for name in ("redshift", "chi2", "n_pixels")
+            if name in meta}  # fmt: skip
+    title = f"z = {said['redshift']:.5f}" if "redshift" in said else ""
+    if "chi2" in said:
+        title += rf",  $\chi^2$ / pixel = {said['chi2'] / said['n_pixels']:.3f}"
+    return title
 
 
 def plot_predictions(predictor, continuum, redshift, equivalent_width):

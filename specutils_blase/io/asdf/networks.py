@@ -130,6 +130,7 @@ class SpectrumAutoencoderConverter(Converter):
         space = network_from_node(node["space"], LatentSpace)
         density = network_from_node(node["density"], LatentDensity)
         if density.config["n_latents"] != space.config["n_latents"]:
-            raise ValueError(explain("density", f"have {space.config['n_latents']} latents, like the space",
-                                     density.config["n_latents"], "the file was edited; fetch another copy"))  # fmt: skip
+            wanted, got = (network.config["n_latents"] for network in (space, density))
+            remedy = "the file was edited; fetch another copy"
+            raise ValueError(explain("density", f"have {wanted} latents, like the space", got, remedy))
         return SpectrumAutoencoder(space, density, meta_from_node(node["fit_info"]))
