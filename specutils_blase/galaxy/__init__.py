@@ -1,6 +1,26 @@
-"""Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum."""
+"""Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum.
 
-from .continuum import top_hat_continuum
-from .line_predictor import EmissionLinePredictor, train_line_predictor
+What is here is imported on first use: the networks need torch.
+"""
 
-__all__ = ["EmissionLinePredictor", "top_hat_continuum", "train_line_predictor"]
+import importlib
+
+_HOME = {
+    "EmissionLinePredictor": "line_predictor",
+    "top_hat_continuum": "continuum",
+    "train_line_predictor": "line_predictor",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
