@@ -194,7 +194,7 @@ def _info(options):
         from specutils_blase.adapters import read_spectrum
 
         kind, text = "spectrum", report.describe_arrays(read_spectrum(_read_with(options, path), name="FILE"))
-    print(f"{path}: {"an" if kind[0] in "aeiou" else "a"} {kind}\n{text}")
+    print(f"{path}: {'an' if kind[0] in 'aeiou' else 'a'} {kind}\n{text}")
 
 
 def _read_lines(path):

@@ -371,9 +371,12 @@ def latent_rows(table):
     list of list
     """
     errors = table["redshift_err"] if "redshift_err" in table.colnames else [None] * len(table)
-    rows = [[k, f"{row['redshift']:.6f}" + ("" if error is None else f" +- {error:.6f}"),
-             f"{row['chi2_per_pixel']:.3f}", f"{row['coverage']:.3f}", f"{row['log_probability']:.1f}", " ".join(f"{v:.2f}" for v in row["latents"])]
-            for k, (row, error) in enumerate(zip(table, errors, strict=True))]  # fmt: skip
+    rows = []
+    for k, (row, error) in enumerate(zip(table, errors, strict=True)):
+        error = "" if error is None else f" +- {error:.6f}"
+        quality = [f"{row[name]:.3f}" for name in ("chi2_per_pixel", "coverage")]
+        latents = " ".join(f"{value:.2f}" for value in row["latents"])
+        rows.append([k, f"{row['redshift']:.6f}{error}", *quality, f"{row['log_probability']:.1f}", latents])
     return [["galaxy", "redshift", "chi2 / pixel", "coverage", "ln p", "latents"], *rows]
 
 

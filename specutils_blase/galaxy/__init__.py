@@ -1,24 +1,36 @@
-"""Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum."""
+"""Galaxies: their spectra in the rest frame. Redshifts are those of the wavelengths as they are in the spectrum.
 
-from .autoencoder import Latents, RedshiftFit, SpectrumAutoencoder, train_autoencoder
-from .continuum import top_hat_continuum
-from .emission import add_emission_lines
-from .line_predictor import EmissionLinePredictor, train_line_predictor
-from .pictures import plot_embedding, plot_predictions, plot_reconstructions
-from .simulation import SimulatedGalaxies, simulate_galaxies
+What is here is imported on first use: the networks need torch.
+"""
 
-__all__ = [
-    "EmissionLinePredictor",
-    "Latents",
-    "RedshiftFit",
-    "SimulatedGalaxies",
-    "SpectrumAutoencoder",
-    "add_emission_lines",
-    "plot_embedding",
-    "plot_predictions",
-    "plot_reconstructions",
-    "simulate_galaxies",
-    "top_hat_continuum",
-    "train_autoencoder",
-    "train_line_predictor",
-]
+import importlib
+
+_HOME = {
+    "EmissionLinePredictor": "line_predictor",
+    "Latents": "autoencoder",
+    "RedshiftFit": "autoencoder",
+    "SimulatedGalaxies": "simulation",
+    "SpectrumAutoencoder": "autoencoder",
+    "add_emission_lines": "emission",
+    "plot_embedding": "pictures",
+    "plot_predictions": "pictures",
+    "plot_reconstructions": "pictures",
+    "simulate_galaxies": "simulation",
+    "top_hat_continuum": "continuum",
+    "train_autoencoder": "autoencoder",
+    "train_line_predictor": "line_predictor",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
