@@ -118,6 +118,7 @@ def _reconstruct(options):
 
 def _read(options):
     """Galaxies of all files: tables of them, cameras of them, or a list with one for each file."""
+    from astropy.io.registry import IORegistryError
     from specutils import SpectrumList
 
     from specutils_blase import cli
@@ -126,7 +127,7 @@ def _read(options):
     for path in options.spectra:
         try:
             spectra = SpectrumList.read(path, **({"format": options.format} if options.format else {}))
-        except Exception:  # the loaders of specutils fail in as many ways as there are files that are not theirs
+        except (IORegistryError, IndexError, KeyError, TypeError, ValueError):  # no file of a survey
             spectra = SpectrumList([cli._read_with(options, path)])
         read.append(spectra)
     if len(read) == 1:
