@@ -69,7 +69,8 @@ class Observation(nn.Module):
     def covered(self, redshift: Tensor, n_table: int, n_diag: int = 1) -> Tensor:
         """Which pixels get light from within the table only, shape (m, n_pix)."""
         place = self.place + (self.start - torch.log1p(redshift) / self.spacing)[:, None]
-        margin = self.margin + (n_diag // 2) * float(self.place.diff().max())
+        # A sample between those of the table is made from two on either side.
+        margin = self.margin + 1.0 + (n_diag // 2) * float(self.place.diff().max())
         return (place >= margin) & (place <= n_table - 1 - margin)
 
 

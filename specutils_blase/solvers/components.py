@@ -26,7 +26,7 @@ def fit_components(flux: Tensor, ivar: Tensor, n_components: int, *, seed: int, 
     Parameters
     ----------
     flux, ivar : Tensor, shape (n, n_table)
-        In the rest frame. Scaled in place so that the model of every galaxy has the mean one.
+        In the rest frame. Scaled in place so that the models of all galaxies have the same mean.
     n_components : int
     seed : int
         Of the start of the iterations.
@@ -75,9 +75,9 @@ def _start(flux, ivar, mean, n_components, generator):
 
 
 def _scale(flux, ivar, components):
-    """Scale spectra, in place, so that the mean of their models is one."""
+    """Scale spectra, in place, so that their models have the mean that the first component has."""
     _, first = _expected(flux, ivar, components)
-    level = (first @ components.mean(1)).clamp(0.2, 5.0)[:, None]
+    level = (first @ components.mean(1) / components[0].mean()).clamp(0.2, 5.0)[:, None]
     flux /= level
     ivar *= level**2
 

@@ -23,7 +23,7 @@ RATE, DECAY = 3e-3, 1e-3
 # Chi2 per pixel grows with its logarithm from here on, so that spectra that fit nothing do not lead.
 ROBUST = 10.0
 SIMILARITY, CONSISTENCY, PRIOR = 0.02, 0.02, 1e-4
-# Epochs between two looks at the validation, and how many of these may pass without a better one.
+# Epochs between two looks at the validation, and how many of these that find nothing better end the training.
 LOOK, PATIENCE = 5, 6
 # Galaxies, at most, from which the scales of the latents are taken.
 ENOUGH = 5000
@@ -63,21 +63,20 @@ def train_latent_space(
     parameters = [*space.to_latents.parameters(), *space.from_latents.parameters(), *space.encoder.parameters(),
                   *space.decoder.parameters()]  # fmt: skip
     optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * n_steps, pct_start=0.1)
-    begin, best, worse = 0, (math.inf, None), 0
+    # Ten steps in all, of which the rate rises for one, divide by zero.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(epochs * n_steps, 11),
+                                                   pct_start=0.1)  # fmt: skip
+    epoch, best, worse = 0, (math.inf, None), 0
     history = {"validation": [], "training": []}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint, identity)
-        begin, worse, history = state["epoch"], state["worse"], state["history"]
+        epoch, worse, history = state["epoch"], state["worse"], state["history"]
         best = state["best"], state["best_weights"]
         space.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
-    epoch = begin
-    for epoch in range(begin, epochs):
-        if worse > PATIENCE:
-            break
+    while epoch < epochs and worse < PATIENCE:
         total = 0.0
         order = torch.randperm(n)
         for k in range(n_steps):
@@ -89,7 +88,8 @@ def train_latent_space(
             optimizer.step()
             schedule.step()
             total += fidelity.item()
-        if (epoch + 1) % LOOK and epoch + 1 < epochs:
+        epoch += 1
+        if epoch % LOOK and epoch < epochs:
             continue
         merit = _validation(space, kept)
         history["validation"].append(merit)
@@ -97,17 +97,17 @@ def train_latent_space(
         worse = 0 if merit < best[0] else worse + 1
         if worse == 0:
             best = merit, copy.deepcopy(space.state_dict())
-        report((epoch + 1) / epochs, merit)
         if checkpoint is not None:
             write_checkpoint(checkpoint, {
-                "identity": identity, "epoch": epoch + 1, "worse": worse, "history": history, "best": best[0],
+                "identity": identity, "epoch": epoch, "worse": worse, "history": history, "best": best[0],
                 "best_weights": best[1], "weights": space.state_dict(), "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(), "random": torch.get_rng_state()})  # fmt: skip
+        report(epoch / epochs, merit)
     space.load_state_dict(best[1])
     with torch.no_grad():
         some = seen.rows(torch.randperm(n)[:ENOUGH].to(seen.total.device))
         space.normalize(space.guess(some.matrix, some.vector), some.matrix, some.vector)
-    return {"epochs": epoch + 1, **history}
+    return {"epochs": epoch, **history}
 
 
 def _loss(space, seen):
