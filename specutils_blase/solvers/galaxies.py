@@ -29,6 +29,8 @@ LACKING = 0.02
 ENOUGH = 20_000
 # Galaxies whose latents are fitted at once.
 BATCH = 1000
+# Redshifts that differ by less, by 1 + z, are one.
+SAME = 1e-3
 # Beyond this many standard deviations of the line spread function nothing reaches a pixel.
 REACH = 7.0
 
@@ -177,16 +179,28 @@ class GalaxyModel:
             with torch.no_grad():
                 chi2, share = scanner.scan(cameras, k)
             one = [camera.rows(slice(k, k + 1)) for camera in cameras]
-            found = sorted((refine(self.space, one, z) for z in scanner.candidates(chi2, share)), key=lambda f: f[2])
-            best = found[0] if found else (math.nan, math.nan, math.nan, None)
-            for name, value in zip(rows, (*best[:3], found[1][2] - best[2] if len(found) > 1 else math.inf, chi2),
-                                   strict=True):  # fmt: skip
+            found = [refine(self.space, one, z) for z in scanner.candidates(chi2, share)]
+            for name, value in zip(rows, (*_best(found, one), chi2), strict=True):
                 rows[name].append(value)
             if report is not None:
                 report((k + 1) / len(group.numbers))
         scan = torch.stack(rows.pop("scan")).numpy()
         return {**{name: np.array(values) for name, values in rows.items()}, "grid": scanner.redshift.numpy(),
                 "scan": scan}  # fmt: skip
+
+
+def _best(found, cameras):
+    """Redshift, uncertainty and chi2 of the best of refined minima, and how much worse the second one is."""
+    if not found:
+        return math.nan, math.nan, math.nan, math.nan
+    n_pix = sum(int((camera.ivar > 0).sum()) for camera in cameras)
+    # Pixels beyond the table count as much as those on it where it fits best.
+    each = min(chi2 / max(n, 1) for _, _, chi2, n, _ in found)
+    merits = [chi2 + each * (n_pix - n) for _, _, chi2, n, _ in found]
+    z, error, *_ = found[int(np.argmin(merits))]
+    # Two minima may lead to one redshift.
+    others = [merit for merit, (other, *_) in zip(merits, found, strict=True) if abs(other - z) > SAME * (1.0 + z)]
+    return z, error, min(merits), min(others, default=math.inf) - min(merits)
 
 
 def _blur(observation, bands):

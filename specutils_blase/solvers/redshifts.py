@@ -17,6 +17,8 @@ N_COMPONENTS, N_DRAWS = 12, 500
 # Minima of the scan that are refined, and how far apart they are at least [km/s].
 N_CANDIDATES, APART = 4, 1500.0
 LIGHT = 299792.458
+# Part of the data's weight that the table has to cover.
+LEAST_SHARE = 0.3
 # Steps of the refinement; it ends when chi2 gains less than this.
 STEPS, SETTLED = 12, 1e-3
 # Half of the difference by which the slope in ln(1 + z) is found: a fortieth of a pixel.
@@ -92,7 +94,7 @@ class Scanner:
         Returns
         -------
         chi2 : Tensor, shape (n_redshifts,)
-            Pixels that the table does not cover count as one each.
+            Samples that the table does not cover count as much, each, as those that it covers where it fits best.
         share : Tensor, shape (n_redshifts,)
             Part of the weight of the data that the table covers.
         """
@@ -116,20 +118,21 @@ class Scanner:
         prior = torch.eye(k, dtype=torch.float64) / level.abs().clamp_min(1e-30) ** 2
         prior[0, 0] = 1e-9 * weight.sum()
         solved = torch.linalg.solve(matrix + prior, right.T[..., None])[..., 0]
-        # Samples are narrower than pixels: chi2 is per sample, and their weights are sums over pixels.
-        outside = (weight > 0).sum() - covered
         share = (on_table / weight.sum().clamp_min(1e-30)).clamp(0.0, 1.0)
-        density = (flux**2 * weight).sum() / (weight > 0).sum().clamp_min(1)
-        chi2 = total - (right.T * solved).sum(-1) + outside * min(float(density), 1.0)
-        return chi2, share
+        chi2 = total - (right.T * solved).sum(-1)
+        each = torch.where(share >= LEAST_SHARE, chi2 / covered.clamp_min(1.0), math.inf).min()
+        outside = ((weight > 0).sum() - covered).clamp_min(0.0)
+        return chi2 + outside * (each if torch.isfinite(each) else 1.0), share
 
-    def candidates(self, chi2: Tensor, share: Tensor, least: float = 0.3) -> list[float]:
+    def candidates(self, chi2: Tensor, share: Tensor) -> list[float]:
         """Redshifts of the deepest minima, the deepest first."""
-        values = torch.where(share >= least, chi2, math.inf).numpy()
+        values = torch.where(share >= LEAST_SHARE, chi2, math.inf).numpy()
         apart = max(int(APART / (self.spacing * LIGHT)), 1)
+        padded = np.concatenate([[math.inf], values, [math.inf]])
+        minima = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]))
         found = []
-        for k in np.argsort(values):
-            if not np.isfinite(values[k]) or len(found) == N_CANDIDATES:
+        for k in minima[np.argsort(values[minima])]:
+            if not math.isfinite(values[k]) or len(found) == N_CANDIDATES:
                 break
             if all(abs(k - other) > apart for other in found):
                 found.append(k)
@@ -137,7 +140,9 @@ class Scanner:
 
 
 @torch.no_grad()
-def refine(space: LatentSpace, cameras: Sequence[Camera], redshift: float) -> tuple[float, float, float, Tensor]:
+def refine(
+    space: LatentSpace, cameras: Sequence[Camera], redshift: float
+) -> tuple[float, float, float, int, Tensor]:
     """
     Redshift and latents of one galaxy together, by Gauss-Newton steps from a redshift close to the right one.
 
@@ -151,41 +156,46 @@ def refine(space: LatentSpace, cameras: Sequence[Camera], redshift: float) -> tu
     Returns
     -------
     redshift, uncertainty, chi2 : float
-        The uncertainty is marginal over the latents and the factor; chi2 has the prior of the latents in it, and one
-        for each pixel that the table does not cover.
+        The uncertainty is marginal over the latents and the factor; chi2 is that of the pixels on the table, with the
+        prior of the latents.
+    n_pix : int
+        These pixels.
     latents : Tensor, shape (n_latents,)
     """
     place = math.log1p(redshift)
     sums = statistics(cameras, torch.tensor([redshift], dtype=torch.float64), space.components)
     latents = space.fit(sums.matrix, sums.vector)[0][0]
-    damping, error, kept = 1e-3, math.inf, None
+    damping, error, kept, each = 1e-3, math.inf, None, None
     for _ in range(STEPS):
-        hessian, gradient, chi2 = _expansion(space, cameras, place, latents)
-        if kept is None or chi2 <= kept[4]:
-            gain = math.inf if kept is None else kept[4] - chi2
-            kept, damping = (place, latents, hessian, gradient, chi2), 0.1 * damping
+        hessian, gradient, chi2, n_pix = _expansion(space, cameras, place, latents)
+        # Pixels that leave the table are neither loss nor gain.
+        each = chi2 / max(n_pix, 1) if each is None else each
+        merit = chi2 - each * n_pix
+        if kept is None or merit <= kept[4]:
+            gain = math.inf if kept is None else kept[4] - merit
+            kept, damping = (place, latents, hessian, gradient, merit, chi2, n_pix), 0.1 * damping
             error = float(torch.linalg.inv(hessian)[-1, -1].clamp_min(0.0).sqrt())
             if gain < SETTLED:
                 break
         else:
             damping = max(10.0 * damping, 0.1)
-        place, latents, hessian, gradient, _ = kept
+        place, latents, hessian, gradient, *_ = kept
         step = torch.linalg.solve(hessian + damping * torch.diag(hessian.diagonal()), gradient)
         place = place + float(step[-1].clamp(-LONGEST, LONGEST))
         latents = latents + step[:-1].to(latents)
-    place, latents, before = kept[0], kept[1], kept[4]
+    place, latents, _, _, _, chi2, n_pix = kept
     stretch = math.exp(place)
-    return stretch - 1.0, stretch * error, before, latents
+    return stretch - 1.0, stretch * error, chi2, n_pix, latents
 
 
 def _expansion(space, cameras, place, latents):
-    """Half the second derivatives of chi2 by latents and ln(1 + z), minus half the first, and chi2; the factor out."""
+    """Half the second derivatives of chi2 by latents and ln(1 + z), minus half the first, chi2 and its pixels."""
     slopes = torch.func.jacrev(space.coefficients)(latents).T @ space.components
     rows = torch.cat([space(latents)[None], slopes])
     n = len(rows)
     z = torch.expm1(torch.tensor([place], dtype=torch.float64))
     shifted = torch.expm1(torch.tensor([place - DIFFERENCE, place + DIFFERENCE], dtype=torch.float64))
-    seen, flux, weight, missing = [], [], [], 0
+    seen, flux, weight, n_pix = [], [], [], 0
     for camera in cameras:
         bands = camera.bands
         pixels = camera.observation(rows, z.expand(n), bands)
@@ -195,7 +205,7 @@ def _expansion(space, cameras, place, latents):
         seen.append(pixels)
         flux.append(camera.flux[0].double())
         weight.append(torch.where(covered, camera.ivar[0], 0.0).double())
-        missing += int((~covered & (camera.ivar[0] > 0)).sum())
+        n_pix += int((covered & (camera.ivar[0] > 0)).sum())
     seen, flux, weight = torch.cat(seen, -1), torch.cat(flux), torch.cat(weight)
     model = seen[0]
     norm = (weight * model**2).sum().clamp_min(1e-30)
@@ -209,5 +219,5 @@ def _expansion(space, cameras, place, latents):
     # A redshift that nothing determines stays where it is.
     hessian = hessian + torch.diag(prior + 1e-12 * hessian.diagonal().abs().max())
     gradient[:-1] -= latents.double() / space.variance
-    chi2 = float((weight * residual**2).sum() + (latents.double() ** 2 / space.variance).sum()) + missing
-    return hessian, gradient, chi2
+    chi2 = float((weight * residual**2).sum() + (latents.double() ** 2 / space.variance).sum())
+    return hessian, gradient, chi2, n_pix

@@ -100,7 +100,7 @@ def test_probability_is_uniform_and_nan_where_nothing_was_measured(predictor):
 
 def test_inputs_are_those_of_the_paper(data):
     flux, redshift = data[0][:7].value, data[1][:7]
-    inputs, covered = line_predictor._inputs(flux * UNIT, redshift)
+    inputs, covered = line_predictor.network_inputs(flux * UNIT, redshift)
     distance = FlatLambdaCDM(70, 0.3).luminosity_distance(redshift).to_value("Mpc")
     np.testing.assert_allclose(inputs[:, :11], np.log10(flux[:, 1:] / flux[:, :-1]), rtol=1e-12)
     np.testing.assert_allclose(inputs[:, 11], np.log10(flux[:, 8] * (1 + redshift) * distance**2), atol=1e-8)
@@ -146,7 +146,7 @@ def test_extrapolation_is_flagged_and_held(predictor, data):
 
 
 def test_redshift_zero():
-    inputs, _ = line_predictor._inputs(np.ones((1, 12)) * UNIT, 0.0)
+    inputs, _ = line_predictor.network_inputs(np.ones((1, 12)) * UNIT, 0.0)
     assert np.isfinite(inputs).all()
 
 
