@@ -1,4 +1,4 @@
-"""Redshifts against brute force: least squares at every shift, a fine scan of chi2, and galaxies whose truth is known."""
+"""Redshifts against brute force: least squares at every shift, a fine scan of chi2, galaxies of known redshifts."""
 
 import math
 
@@ -66,8 +66,9 @@ def test_scan_against_least_squares_at_every_shift(space, survey):
     scanner = Scanner(space, [camera], 0.0, 0.25)
     chi2, share = scanner.scan([camera], 3)
     first = FIRST * math.exp(scanner.offset * scanner.spacing)
-    flux, weight = (x.double().numpy() for x in next(rest_frame_rows(
-        [camera.rows(slice(3, 4))], torch.zeros(1, dtype=torch.float64), first, scanner.spacing, scanner.n_data)))  # fmt: skip
+    here = torch.zeros(1, dtype=torch.float64)
+    row = next(rest_frame_rows([camera.rows(slice(3, 4))], here, first, scanner.spacing, scanner.n_data))
+    flux, weight = (x.double().numpy() for x in row)
     components = scanner._components(space, [camera]).double().numpy()
     level = (weight * flux).sum() / weight.sum()
     root = np.sqrt(weight)
