@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy import units as u
-from astropy.nddata import InverseVariance
+from astropy.nddata import InverseVariance, UnknownUncertainty
 from specutils import Spectrum, SpectrumList
 
 from specutils_blase.adapters import read_spectrum
@@ -79,7 +79,7 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
     -------
     Galaxies
     """
-    if isinstance(spectra, Spectrum):
+    if isinstance(spectra, Spectrum) and spectra.flux.ndim <= 2:
         kind = "one" if spectra.flux.ndim == 1 else "rows"
         blocks = [(np.arange(1 if kind == "one" else len(spectra.flux)), [spectra])]
     elif _is_cameras(spectra):
@@ -90,6 +90,11 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
     else:
         kind = "list"
         blocks = [(np.array([k]), [one]) for k, one in enumerate(members(spectra, name)[0])]
+        for k, (_, [one]) in enumerate(blocks):
+            if one.flux.ndim != 1:
+                raise ValueError(explain(
+                    f"{name}[{k}]", "have one dimension, or all of the list two, as cameras have",
+                    f"flux of shape {one.flux.shape}", "make a list of galaxies or one of cameras"))  # fmt: skip
     n = 1 + max(int(numbers.max(initial=-1)) for numbers, _ in blocks)
     lsfs = lsf if isinstance(lsf, list | tuple) and kind == "cameras" else [lsf] * len(blocks[0][1])
     if len(lsfs) != len(blocks[0][1]):
@@ -122,7 +127,7 @@ def _camera(spectrum, lsf, name):
     good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
     flux = np.where(good, flux, 0.0) * factor
     ivar = np.where(good, ivar, 0.0) / np.broadcast_to(factor, wave.shape) ** 2
-    power, bands = _response(spectrum, lsf, wave, len(flux), name)
+    power, bands = _response(spectrum, lsf, wave, len(flux), axis[0], name)
     return CameraArrays(edges, flux, ivar, power, bands), (*axis, spectrum)
 
 
@@ -135,11 +140,14 @@ def pixels_of(spectrum, name="spectrum"):
 
 
 def _inverse_variance(spectrum, shape, name):
-    if spectrum.uncertainty is None:
-        raise ValueError(explain(name, "have uncertainties", "none", "give InverseVariance or StdDevUncertainty"))
+    if spectrum.uncertainty is None or isinstance(spectrum.uncertainty, UnknownUncertainty):
+        got = "none" if spectrum.uncertainty is None else "an UnknownUncertainty"
+        raise ValueError(explain(name, "have uncertainties", got, "give InverseVariance or StdDevUncertainty"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ivar = np.array(spectrum.uncertainty.represent_as(InverseVariance).array, dtype=np.float64)
-    ivar = ivar.reshape(shape)
+        known = spectrum.uncertainty.represent_as(InverseVariance)
+    ivar = np.array(known.array, dtype=np.float64).reshape(shape)
+    # Its unit may be another one than that of the flux.
+    ivar = ivar * known.unit.to(spectrum.flux.unit**-2)
     if (ivar < 0).any():
         raise ValueError(explain(name, "have inverse variances that are not negative", f"{ivar[ivar < 0][0]:g}",
                                  "set them to zero and mask these pixels"))  # fmt: skip
@@ -149,7 +157,7 @@ def _inverse_variance(spectrum, shape, name):
     return ivar
 
 
-def _response(spectrum, lsf, wave, n, name):
+def _response(spectrum, lsf, wave, n, is_reversed, name):
     """Resolving power (n_pix,) or None, and resolution matrices (n, n_diag, n_pix) or None."""
     lsf = as_lsf(lsf)
     if lsf is None:
@@ -161,7 +169,8 @@ def _response(spectrum, lsf, wave, n, name):
         if data.shape[0] != n or data.shape[2] != len(wave):
             raise ValueError(explain(f'{name}.meta["resolution_data"]', f"have the shape ({n}, n_diag, {len(wave)})",
                                      data.shape, "cut it as the flux was cut"))  # fmt: skip
-        return None, data
+        # Rows and columns of the matrix are in the order of the pixels of the spectrum.
+        return None, data[:, ::-1, ::-1] if is_reversed else data
     if isinstance(lsf, BandedLSF):
         wanted = np.arange(len(lsf.offsets) // 2, -(len(lsf.offsets) // 2) - 1, -1)
         if lsf.bands.shape[1] != len(wave) or not np.array_equal(lsf.offsets, wanted):

@@ -76,7 +76,7 @@ class LatentSpace(nn.Module):
         Parameters
         ----------
         matrix, vector : Tensor, shapes (n, k, k) and (n, k)
-            Of `Statistics` of the components.
+            Of `Statistics` of the components; in float64, for a difference of chi2 is small against their size.
         """
         k = vector.shape[-1]
         level = (vector[:, 0] / matrix[:, 0, 0].clamp_min(1e-30)).abs()[:, None, None]
@@ -87,7 +87,7 @@ class LatentSpace(nn.Module):
         tiny = 1e-6 * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30) * one
         solved = torch.linalg.solve(matrix + prior / level.clamp_min(1e-15) ** 2 + tiny, vector[..., None])[..., 0]
         scale = torch.where(solved[:, :1].abs() > 1e-12, solved[:, :1], 1e-12)
-        found = (solved[:, 1:] / scale).clamp(-20.0, 20.0)
+        found = (solved[:, 1:] / scale).clamp(-20.0, 20.0).to(self.to_latents.weight)
         return self.to_latents(found) + self.encoder(found)
 
     def fit(self, matrix: Tensor, vector: Tensor, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +110,7 @@ class LatentSpace(nn.Module):
         latents = self.guess(matrix, vector)
         for _ in range(steps):
             hessian, gradient = self._expansion(latents, matrix, vector)
-            step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
+            step = torch.linalg.solve(hessian, gradient[..., None])[..., 0].to(latents)
             trials = torch.stack([latents, *(latents + size * step for size in STEPS)])
             merit = torch.stack([self._merit(trial, matrix, vector) for trial in trials.detach()])
             best = merit.argmin(0)
@@ -120,12 +120,12 @@ class LatentSpace(nn.Module):
 
     def factor(self, latents: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
         """The factor of the spectrum that fits best, (n,)."""
-        some = self.coefficients(latents)
+        some = self.coefficients(latents).to(matrix)
         return (some * vector).sum(-1) / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
 
     def reduction(self, latents: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
         """By how much the model lowers chi2 from that of no model, at the best factor, (n,)."""
-        some = self.coefficients(latents)
+        some = self.coefficients(latents).to(matrix)
         return (some * vector).sum(-1) ** 2 / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
 
     def _merit(self, latents, matrix, vector):
@@ -133,8 +133,8 @@ class LatentSpace(nn.Module):
 
     def _expansion(self, latents, matrix, vector):
         """Half of the second derivatives of chi2 and the prior by latents, and minus half of the first."""
-        some = self.coefficients(latents)
-        slopes = torch.func.vmap(torch.func.jacrev(self.coefficients))(latents)
+        some = self.coefficients(latents).to(matrix)
+        slopes = torch.func.vmap(torch.func.jacrev(self.coefficients))(latents).to(matrix)
         factor = self.factor(latents, matrix, vector)[:, None]
         seen = matrix @ slopes
         full = slopes.mT @ seen

@@ -250,7 +250,7 @@ def train_galaxy_model(
     for group, some in zip(groups, cameras, strict=True):
         with torch.no_grad():
             parts.append(statistics(some, torch.from_numpy(redshift[group.numbers]), space.components,
-                                    lambda done: report(f"pixels summed: {100 * done:.0f} %")))  # fmt: skip
+                                    lambda done: report(f"pixels summed: {100 * done:.0f} %")).single())  # fmt: skip
     sums = Statistics.joined(parts)
     kept = torch.from_numpy(kept[numbers])
     with torch.random.fork_rng(devices=[]):

@@ -54,6 +54,7 @@ class Statistics:
     matrix : Tensor, shape (n, k, k)
     vector : Tensor, shape (n, k)
     total : Tensor, shape (n,)
+        Float64 from `statistics`: chi2 is a small difference of large sums.
     n_pix : Tensor, shape (n,)
         Pixels that were used.
     """
@@ -66,6 +67,10 @@ class Statistics:
     def rows(self, chosen) -> "Statistics":
         """Some of the galaxies."""
         return Statistics(self.matrix[chosen], self.vector[chosen], self.total[chosen], self.n_pix[chosen])
+
+    def single(self) -> "Statistics":
+        """In float32: enough to learn from, not to fit one galaxy of a high S/N."""
+        return Statistics(self.matrix.float(), self.vector.float(), self.total.float(), self.n_pix.float())
 
     @staticmethod
     def joined(parts: Sequence["Statistics"]) -> "Statistics":
@@ -93,12 +98,13 @@ def statistics(cameras: Sequence[Camera], redshift: Tensor, components: Tensor, 
     Statistics
     """
     n, k = len(redshift), len(components)
-    out = Statistics(*(components.new_zeros(shape) for shape in ((n, k, k), (n, k), (n,), (n,))))
+    out = Statistics(*(components.new_zeros(shape, dtype=torch.float64) for shape in ((n, k, k), (n, k), (n,), (n,))))
     for start in range(0, n, BATCH):
         some = slice(start, min(start + BATCH, n))
         for camera in cameras:
             seen, ivar = observed_components(camera.rows(some), redshift[some], components)
-            flux, weighted = camera.flux[some], seen * ivar[:, None]
+            seen, ivar, flux = seen.double(), ivar.double(), camera.flux[some].double()
+            weighted = seen * ivar[:, None]
             out.matrix[some] += weighted @ seen.mT
             out.vector[some] += (weighted @ flux[..., None])[..., 0]
             out.total[some] += (ivar * flux**2).sum(-1)
