@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from specutils_blase.functional import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from specutils_blase.functional.resampling import MIN_SIGMA
 from specutils_blase.nn.instrument import Instrument
 from specutils_blase.nn.latent_space import LatentSpace
 from specutils_blase.nn.observation import Observation
@@ -124,6 +125,7 @@ class GalaxyModel:
         if key not in self._observations:
             if len(self._observations) > 64:
                 self._observations.clear()
+            self._check_power(power)
             widest = 0.0 if power is None else SPEED_OF_LIGHT / FWHM_PER_SIGMA / float(np.min(power))
             instrument = Instrument(torch.from_numpy(edges), step=self.space.step,
                                     resolving_power=None if power is None else torch.from_numpy(power),
@@ -133,6 +135,15 @@ class GalaxyModel:
         if bands is not None:
             found.blur = _blur(found, bands)
         return found
+
+    def _check_power(self, power):
+        highest = SPEED_OF_LIGHT / (FWHM_PER_SIGMA * MIN_SIGMA * self.space.step)
+        if power is not None and np.max(power) > highest:
+            raise ValueError(
+                f"lsf must have a resolving power of no more than {highest:.0f}, for which the decoder's table of "
+                f"{self.space.step:.0f} km/s is fine enough, got {np.max(power):.0f}; use lsf=None for the pixels "
+                "alone, or train with spectra of such pixels"
+            )
 
     def statistics(self, group: Group, redshift: np.ndarray, report=None) -> tuple[Statistics, np.ndarray]:
         """Sums over the pixels of each galaxy, and the levels that the fluxes were divided by."""
