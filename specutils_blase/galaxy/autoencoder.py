@@ -316,11 +316,10 @@ class SpectrumAutoencoder:
                 out.setdefault(name, np.full((galaxies.n, *values.shape[1:]), np.nan))[group.numbers] = values
         report("")
         if (bad := np.flatnonzero(np.isnan(out["redshift"]))).size:
-            wave = self._model.wave
-            raise CoverageError(explain(
-                "bounds", f"hold redshifts at which the spectra lie on the decoder's table, {wave[0]:.0f} to "
-                f"{wave[-1]:.0f} Angstrom in the rest frame", f"({bounds[0]:g}, {bounds[1]:g}), with none for galaxy number {bad[0]}",
-                "give others, or train with such galaxies"))  # fmt: skip
+            wave, got = self._model.wave, f"({bounds[0]:g}, {bounds[1]:g}), with none for galaxy number {bad[0]}"
+            raise CoverageError(explain("bounds", "hold redshifts at which the spectra lie on the decoder's table, "
+                                        f"{wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the rest frame", got,
+                                        "give others, or train with such galaxies"))  # fmt: skip
         # Steps may lead a little beyond.
         return {**out, "redshift": np.clip(out["redshift"], *bounds), "grid": grid}
 

@@ -347,10 +347,10 @@ def test_without_a_redshift_it_is_found(model, galaxies):
 
 def test_nearby_galaxies_do_not_approach(model):
     # At redshift zero half of all errors would be negative; what is found can be given to all methods.
-    s, _, random = draw(16, 41)
-    spectrum, _ = noisy(seen(s, np.zeros(16), pixel_edges(WAVE), POWER), WAVE, random)
+    s, _, random = draw(10, 41)
+    spectrum, _ = noisy(seen(s, np.zeros(10), pixel_edges(WAVE), POWER), WAVE, random)
     fit = model.fit_redshift(spectrum, lsf=POWER, bounds=(0.0, 0.1))
-    assert 2 <= (fit.redshift == 0.0).sum() <= 14 and fit.redshift.max() < 5e-4
+    assert 1 <= (fit.redshift == 0.0).sum() <= 9 and fit.redshift.max() < 5e-4
     np.testing.assert_array_equal(model.encode(spectrum, fit.redshift, lsf=POWER).redshift, fit.redshift)
 
 
