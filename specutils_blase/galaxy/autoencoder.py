@@ -427,6 +427,11 @@ class SpectrumAutoencoder:
         RedshiftFit
             ``redshift, uncertainty, scan, second``. Redshifts whose ``second`` is below 9 are ambiguous, of which
             a warning tells.
+
+        Raises
+        ------
+        CoverageError
+            If at no redshift between the bounds a third of the pixels lies on the decoder's table.
         """
         galaxies = read_galaxies(spectrum, lsf)
         if bounds is None:
@@ -456,7 +461,13 @@ class SpectrumAutoencoder:
             for name, values in found.items():
                 out.setdefault(name, np.full((galaxies.n, *values.shape[1:]), np.nan))[group.numbers] = values
         report("")
-        return {**out, "grid": grid}
+        if (bad := np.flatnonzero(np.isnan(out["redshift"]))).size:
+            wave, got = self._model.wave, f"({bounds[0]:g}, {bounds[1]:g}), with none for galaxy number {bad[0]}"
+            raise CoverageError(explain("bounds", "hold redshifts at which the spectra lie on the decoder's table, "
+                                        f"{wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the rest frame", got,
+                                        "give others, or train with such galaxies"))  # fmt: skip
+        # Steps may lead a little beyond.
+        return {**out, "redshift": np.clip(out["redshift"], *bounds), "grid": grid}
 
     def _highest(self, galaxies):
         """The redshift at which the longest pixels are in the middle of the table."""

@@ -111,10 +111,14 @@ class Scanner:
         of_weight = torch.fft.rfft(torch.stack([weight, weight * flux, weight * flux**2, (weight > 0).double()]),
                                    n=self.length)  # fmt: skip
         # A sample i of the data lies on i + offset - shift of the table.
-        index = (self.shifts - self.offset) % self.length
-        sums = torch.fft.irfft(of_weight[0] * self.transforms[:n_products], n=self.length)[:, index]
-        right = torch.fft.irfft(of_weight[1] * self.transforms[n_products:-1], n=self.length)[:, index]
-        total, covered, on_table = torch.fft.irfft(of_weight[[2, 3, 0]] * self.transforms[-1], n=self.length)[:, index]
+        lag = self.shifts - self.offset
+        index = lag % self.length
+        # Farther apart than the period of the transforms nothing overlaps, whatever they say.
+        near = (lag > -self.n_table) & (lag < self.n_data)
+        sums = torch.fft.irfft(of_weight[0] * self.transforms[:n_products], n=self.length)[:, index] * near
+        right = torch.fft.irfft(of_weight[1] * self.transforms[n_products:-1], n=self.length)[:, index] * near
+        total, covered, on_table = (
+            torch.fft.irfft(of_weight[[2, 3, 0]] * self.transforms[-1], n=self.length)[:, index] * near)  # fmt: skip
         matrix = torch.empty(len(index), k, k, dtype=torch.float64)
         matrix[:, self.upper[0], self.upper[1]] = matrix[:, self.upper[1], self.upper[0]] = sums.T
         prior = torch.eye(k, dtype=torch.float64) / level.abs().clamp_min(1e-30) ** 2

@@ -188,3 +188,13 @@ def test_nothing_seen_stays_where_it_is(space, survey):
     dark = Camera(camera.ln_wave, camera.flux, torch.zeros_like(camera.ivar), camera.observation)
     z, error, chi2, *_ = refine(space, [dark.rows(slice(0, 1))], 0.1)
     assert z == pytest.approx(0.1) and error > 1.0 and math.isfinite(chi2)
+
+
+def test_what_never_overlaps_is_not_seen(space, survey):
+    """Redshifts so far off that the period of the transforms would bring the pixels back onto the table."""
+    _, _, camera = survey
+    far = Camera(camera.ln_wave + math.log(12.0), camera.flux, camera.ivar, camera.observation)
+    scanner = Scanner(space, [far], 0.0, 0.3)
+    chi2, share = scanner.scan([far], 0)
+    assert bool((share == 0).all()) and bool(chi2.isfinite().all())
+    assert scanner.candidates(chi2, share) == []
