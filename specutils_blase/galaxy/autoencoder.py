@@ -234,12 +234,13 @@ class SpectrumAutoencoder:
         CoverageError
             If no pixel of a galaxy lies on the decoder's table at its redshift.
         """
+        return self._encode(spectrum, redshift, lsf)[1]
+
+    def _encode(self, spectrum, redshift, lsf):
+        """Arrays of the galaxies, their latents, factors of the spectra, pixels on the table, and chi2."""
         galaxies = read_galaxies(spectrum, lsf)
         if redshift is None:
             redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
-        return self._encode(galaxies, redshift)[0]
-
-    def _encode(self, galaxies, redshift):
         z = np.array(redshifts(redshift, galaxies.n), dtype=float)
         self._check_covered(galaxies, z)
         values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
@@ -247,7 +248,7 @@ class SpectrumAutoencoder:
         latents.covariance, latents.redshift = covariance, z
         prior = float(self.space.variance.sum())
         latents.coverage = np.clip(1.0 - np.trace(covariance, axis1=1, axis2=2) / prior, 0.0, 1.0)
-        return latents, factor, n_pix, chi2
+        return galaxies, latents, factor, n_pix, chi2
 
     def _check_covered(self, galaxies, z):
         wave, inside = self._model.wave, np.zeros(galaxies.n, dtype=int)
@@ -283,10 +284,7 @@ class SpectrumAutoencoder:
             ``meta["latents"]``, ``meta["redshift"]``, ``meta["chi2"]`` and ``meta["n_pixels"]`` have a row, or a
             number, for each galaxy.
         """
-        galaxies = read_galaxies(spectrum, lsf)
-        if redshift is None:
-            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
-        latents, factor, n_pix, chi2 = self._encode(galaxies, redshift)
+        galaxies, latents, factor, n_pix, chi2 = self._encode(spectrum, redshift, lsf)
         values = []
         for group in galaxies.groups:
             rows = group.numbers
@@ -314,10 +312,7 @@ class SpectrumAutoencoder:
             Flux density per wavelength as it would be seen at redshift zero from the same distance in the sense
             that nothing is dimmed: f(rest wavelength) = f(observed wavelength).
         """
-        galaxies = read_galaxies(spectrum, lsf)
-        if redshift is None:
-            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
-        latents, factor, _, _ = self._encode(galaxies, redshift)
+        galaxies, latents, factor, *_ = self._encode(spectrum, redshift, lsf)
         flux = self._model.rest(np.asarray(latents), factor)
         return spectrum_from_wave(self._model.wave, flux[0] if galaxies.kind == "one" else flux, FLUX_UNIT)
 
