@@ -560,8 +560,10 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
 
 def _surveys(spectra, redshift, lsf):
     """Groups of the galaxies of all surveys, numbered through, and their redshifts."""
+    # Tables of two surveys look like two cameras of one: redshifts tell which they are.
+    listed = isinstance(redshift, list | tuple) and all(np.ndim(one) == 1 for one in redshift)
     several = (type(spectra) in (list, tuple) and len(spectra) > 0
-               and not all(isinstance(one, Spectrum) for one in spectra))  # fmt: skip
+               and (listed or not all(isinstance(one, Spectrum) for one in spectra)))  # fmt: skip
     if not several:
         spectra, redshift, lsf = [spectra], [redshift], [lsf]
     lsf = [None] * len(spectra) if lsf is None else lsf
@@ -596,6 +598,8 @@ def _fingerprint(groups, z):
     digest = hashlib.sha256(z.tobytes())
     for group in groups:
         for camera in group.cameras:
-            for array in (camera.edges, camera.flux.sum(axis=1), camera.ivar.sum(axis=1)):
-                digest.update(np.ascontiguousarray(array).tobytes())
+            # Of resolution matrices the first, for they are many.
+            power, bands = camera.power, None if camera.bands is None else camera.bands[0]
+            for array in (camera.edges, camera.flux.sum(axis=1), camera.ivar.sum(axis=1), power, bands):
+                digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

@@ -463,5 +463,27 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     for change in ({"seed": 1}, {"n_latents": 3}):
         with pytest.raises(ValueError, match="checkpoint must belong to this run"):
             train_autoencoder(first[0], first[1], checkpoint=path, **{**options, **change})
-    with pytest.raises(ValueError, match="checkpoint must belong to this run, .* data "):
-        train_autoencoder(first[0], first[1] + 1e-3, checkpoint=path, **options)
+    for redshift, change in ((first[1] + 1e-3, {}), (first[1], {"lsf": 1.1 * POWER})):
+        with pytest.raises(ValueError, match="checkpoint must belong to this run, .* data "):
+            train_autoencoder(first[0], redshift, checkpoint=path, **{**options, **change})
+
+
+def test_tables_of_two_surveys_are_not_two_cameras():
+    first, second = sdss(40, 0), sdss(40, 1)
+    options = {"n_latents": 2, "n_components": 4, "epochs": 5}
+    model = train_autoencoder([first[0], second[0]], [first[1], second[1]], lsf=[POWER, POWER], **options)
+    assert model.fit_info["n_galaxies"] == 80
+    cameras = train_autoencoder([first[0], second[0]], first[1], lsf=[POWER, POWER], **options)
+    assert cameras.fit_info["n_galaxies"] == 40
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0])
+def test_spectra_without_light_are_finite(model, galaxies, level):
+    spectrum, z = galaxies[0][:2], galaxies[1][:2]
+    dark = Spectrum(flux=level * spectrum.flux, spectral_axis=spectrum.spectral_axis, mask=spectrum.mask,
+                    uncertainty=spectrum.uncertainty)  # fmt: skip
+    latents = model.encode(dark, z, lsf=POWER)
+    assert np.isfinite(latents).all() and np.isfinite(latents.covariance).all()
+    assert np.isfinite(model.reconstruct(dark, z, lsf=POWER).meta["chi2"]).all()
+    if level == 0.0:
+        assert (latents.coverage < 0.05).all()
