@@ -14,12 +14,12 @@ from specutils_blase.adapters import spectrum_from_wave, wavelength_values
 from specutils_blase.errors import BlaseWarning, CoverageError, explain
 from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
 from specutils_blase.galaxy.density import train_density
-from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies
+from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies, read_surveys
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.io.whole import as_path
 from specutils_blase.progress import reporter
-from specutils_blase.solvers.galaxies import CameraArrays, GalaxyModel, Group, train_galaxy_model
+from specutils_blase.solvers.galaxies import CameraArrays, GalaxyModel, train_galaxy_model
 
 __all__ = ["Latents", "RedshiftFit", "SpectrumAutoencoder", "train_autoencoder"]
 
@@ -540,7 +540,7 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     >>> abs(np.corrcoef(latents[:, 0], slope)[0, 1]).round(1), abs(np.corrcoef(latents[:, 1], line)[0, 1]).round(1)
     (np.float64(1.0), np.float64(1.0))
     """
-    surveys, z = _surveys(spectra, redshift, lsf)
+    surveys, z = read_surveys(spectra, redshift, lsf)
     n = len(z)
     _check_numbers(n, n_latents, n_components, epochs, validation)
     report = reporter(progress)
@@ -556,28 +556,6 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     report("")
     info |= {"n_galaxies": n, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
     return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
-
-
-def _surveys(spectra, redshift, lsf):
-    """Groups of the galaxies of all surveys, numbered through, and their redshifts."""
-    # Tables of two surveys look like two cameras of one: redshifts tell which they are.
-    listed = isinstance(redshift, list | tuple) and all(np.ndim(one) == 1 for one in redshift)
-    several = (type(spectra) in (list, tuple) and len(spectra) > 0
-               and (listed or not all(isinstance(one, Spectrum) for one in spectra)))  # fmt: skip
-    if not several:
-        spectra, redshift, lsf = [spectra], [redshift], [lsf]
-    lsf = [None] * len(spectra) if lsf is None else lsf
-    for name, values in (("redshift", redshift), ("lsf", lsf)):
-        if not isinstance(values, list | tuple) or len(values) != len(spectra):
-            raise ValueError(explain(name, f"be a list with one for each of {len(spectra)} surveys", f"{values!r:.60}",
-                                     "give them in the order of the spectra"))  # fmt: skip
-    groups, z = [], []
-    for k, (some, values, one) in enumerate(zip(spectra, redshift, lsf, strict=True)):
-        galaxies = read_galaxies(some, one, f"spectra[{k}]" if several else "spectra")
-        before = sum(len(part) for part in z)
-        groups += [Group(group.numbers + before, group.cameras) for group in galaxies.groups]
-        z.append(np.array(redshifts(values, galaxies.n), dtype=float))
-    return groups, np.concatenate(z)
 
 
 def _check_numbers(n, n_latents, n_components, epochs, validation):

@@ -9,12 +9,12 @@ from specutils import Spectrum, SpectrumList
 
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import NoPixelsError, explain
-from specutils_blase.galaxy.continuum import FLUX_UNIT
+from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.orders import members
 from specutils_blase.solvers.galaxies import CameraArrays, Group
 
-__all__ = ["FEWEST", "Galaxies", "pixels_of", "read_galaxies"]
+__all__ = ["FEWEST", "Galaxies", "pixels_of", "read_galaxies", "read_surveys"]
 
 # A galaxy needs this many pixels that can be used.
 FEWEST = 100
@@ -105,6 +105,40 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
     groups, sources = _joined(read)
     _check_pixels(groups, n, name)
     return Galaxies(groups, n, sources, kind)
+
+
+def read_surveys(spectra, redshift, lsf):
+    """
+    Groups of the galaxies of all surveys, numbered through, and their redshifts.
+
+    Parameters
+    ----------
+    spectra, redshift, lsf
+        As for `train_autoencoder`.
+
+    Returns
+    -------
+    groups : list of Group
+    redshift : ndarray, shape (n,)
+    """
+    # Tables of two surveys look like two cameras of one: redshifts tell which they are.
+    listed = isinstance(redshift, list | tuple) and all(np.ndim(one) == 1 for one in redshift)
+    several = (type(spectra) in (list, tuple) and len(spectra) > 0
+               and (listed or not all(isinstance(one, Spectrum) for one in spectra)))  # fmt: skip
+    if not several:
+        spectra, redshift, lsf = [spectra], [redshift], [lsf]
+    lsf = [None] * len(spectra) if lsf is None else lsf
+    for name, values in (("redshift", redshift), ("lsf", lsf)):
+        if not isinstance(values, list | tuple) or len(values) != len(spectra):
+            raise ValueError(explain(name, f"be a list with one for each of {len(spectra)} surveys", f"{values!r:.60}",
+                                     "give them in the order of the spectra"))  # fmt: skip
+    groups, z = [], []
+    for k, (some, values, one) in enumerate(zip(spectra, redshift, lsf, strict=True)):
+        galaxies = read_galaxies(some, one, f"spectra[{k}]" if several else "spectra")
+        before = sum(len(part) for part in z)
+        groups += [Group(group.numbers + before, group.cameras) for group in galaxies.groups]
+        z.append(np.array(redshifts(values, galaxies.n), dtype=float))
+    return groups, np.concatenate(z)
 
 
 def _is_cameras(spectra):
