@@ -46,6 +46,7 @@ LIGHT = 299792.458
 HALPHA, LINES, BESIDE = 6564.6, (6535.0, 6600.0), (1500.0, 4000.0)
 # Widths from which on H alpha counts, and of what is not found [Angstrom].
 LEAST, NOTHING = 3.0, 0.3
+WIDTHS = ((LEAST, 10.0), (10.0, 30.0), (30.0, np.inf))
 NEIGHBOURS = 10
 REAL = (("sdss_firefly_spec-0266-51602-0001.fits", "SDSS-III/IV spec", 0.021275),
         ("sdss_gelato_spec-0295-51585-0596.fits", "SDSS-III/IV spec", 0.137877),
@@ -223,13 +224,17 @@ def extended(args):
     _, index = KDTree(latents).query(latents, NEIGHBOURS + 1)
     near_by = (log - log[index[:, 1:]].mean(axis=1)) * np.sqrt(NEIGHBOURS / (NEIGHBOURS + 1))
     boosted = log - cross_val_predict(HistGradientBoostingRegressor(random_state=0), latents, log, cv=5)
-    rows = [(name, f"{np.mean(some):+.3f}", f"{np.std(some):.3f}", f"{robust(some):.3f}", required)
-            for name, some, required in (("decoder - truth", guess - log, f"{np.std(near_by):.3f}"),
-                                         ("population", log - log.mean(), ""),
-                                         (f"{NEIGHBOURS} neighbours in latents", near_by, ""),
-                                         ("regression on latents", boosted, ""))]  # fmt: skip
-    show("log10 of the equivalent width of H alpha + [N II] outside the window [dex]",
-         ("", "mean", "rms", "68 % half width", "required rms"), rows)  # fmt: skip
+    error, rows = guess - log, []
+    for low, high in ((LEAST, np.inf), *WIDTHS):
+        some = (true[strong] > low) & (true[strong] <= high)
+        rows.append((f"more than {low:g}" if high == np.inf else f"{low:g} to {high:g}", some.sum(),
+                     *(f"{form(values[some]):{sign}.3f}" for values, form, sign in (
+                         (error, np.mean, "+"), (error, np.std, ""), (near_by, np.std, ""), (error, robust, ""),
+                         (near_by, robust, ""), (boosted, np.std, ""), (log, np.std, "")))))  # fmt: skip
+    show("log10 of the equivalent width of H alpha + [N II] outside the window [dex], errors; required is "
+         f"the scatter about the mean of {NEIGHBOURS} neighbours in latents",
+         ("width [A]", "galaxies", "mean", "rms", "required", "68 % half width", "required", "rms of regression",
+          "population"), rows)  # fmt: skip
 
 
 def robust(values):
@@ -321,7 +326,7 @@ def real(args):
         order = np.argsort(wave)
         panels.append((f"{name}, z = {z:.6f}, chi2 per pixel {chi2[0]:.2f}", wave[order], flux[order], seen[order],
                        None))  # fmt: skip
-    show("observed galaxies", ("file", "catalogue", "redshift", "error", "off / (1 + z)", "required",
+    show("observed galaxies", ("file", "catalogue", "redshift", "error", "off / (1 + z)", "required", "second",
                                "chi2 per pixel", "at this redshift"), rows)  # fmt: skip
     if args.figure:
         draw(args.figure, panels)
