@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from astropy.utils import iers
 from hypothesis import settings
 
@@ -13,6 +14,9 @@ settings.register_profile("local", deadline=None)
 # The same examples in every run, so that a red run can be repeated.
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# The tensors of tests are small: on a busy machine threads wait for each other far longer than they work.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
