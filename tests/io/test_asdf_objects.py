@@ -19,7 +19,7 @@ from astropy.utils.masked import Masked
 from specutils import SpectralAxis, Spectrum
 
 from specutils_blase.fitting import SpectrumFit
-from specutils_blase.galaxy import EmissionLinePredictor
+from specutils_blase.galaxy import EmissionLinePredictor, SpectrumAutoencoder
 from specutils_blase.io.asdf.extension import BASE_URI, get_extensions, get_resource_mappings
 from specutils_blase.io.asdf.tags import VERSIONS
 from specutils_blase.io.files import read_asdf, write_asdf
@@ -334,7 +334,7 @@ def test_every_tag_has_a_schema_a_converter_and_a_version():
 
 def test_types_exist_where_the_converters_say():
     types = {name for extension in get_extensions() for converter in extension.converters for name in converter.types}
-    classes = (LineTemplate, SpectrumFit, EmissionLinePredictor, type(make_forest()))
+    classes = (LineTemplate, SpectrumFit, EmissionLinePredictor, SpectrumAutoencoder, type(make_forest()))
     known = {f"{cls.__module__}.{cls.__qualname__}" for cls in classes}
     assert types == known
 
