@@ -151,7 +151,7 @@ class SpectrumAutoencoder:
     >>> galaxy = train_autoencoder(galaxies, z, n_latents=2, n_components=4, epochs=5, progress=False)
     >>> print(galaxy)
     <SpectrumAutoencoder of 2 latents, 4188 to 7913 Angstrom in the rest frame, trained with 100 galaxies>
-    >>> far = galaxy.decode(galaxy.encode(galaxies[:1], z[:1]), 0.5, np.arange(7000, 9000, 5.0) * u.AA, lsf=1000)
+    >>> far = galaxy.decode(galaxy.encode(galaxies[:1], z[:1]), 0.5, np.arange(7000, 9000, 5.0) * u.AA, lsf=600)
     >>> new = galaxy.decode(galaxy.sample(1), 0.1, np.arange(5000, 8000, 5.0) * u.AA)
     >>> far.flux.shape, new.flux.unit
     ((1, 400), Unit(dimensionless))
