@@ -77,15 +77,18 @@ class LineNetwork(nn.Module):
                 out = nn.functional.silu(out)
         return out.unflatten(-1, (-1, N_PARAMETERS))
 
-    def corrected(self, numbers: Tensor) -> Tensor:
-        """Numbers of the last layer, (..., n_lines, 5), as m, g, e, d and ln of the noise factor."""
+    def knot_weights(self, numbers: Tensor) -> Tensor:
+        """Linear interpolation between the knots at the strength of each line, or its partner's, (..., n_lines, 5)."""
         partner = torch.arange(numbers.shape[-2], device=numbers.device)
         for line, other, _ in self.ties:
             partner[line] = other
         level = ((numbers[..., partner, 0] - self.strength[0]) / self.strength[1]).clamp(KNOTS[0], KNOTS[-1])
         knots = numbers.new_tensor(KNOTS)
-        hats = (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0)
-        shift = torch.einsum("...kb,kbp->...kp", hats, self.correction)
+        return (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0)
+
+    def corrected(self, numbers: Tensor) -> Tensor:
+        """Numbers of the last layer, (..., n_lines, 5), as m, g, e, d and ln of the noise factor."""
+        shift = torch.einsum("...kb,kbp->...kp", self.knot_weights(numbers), self.correction)
         m = numbers[..., 0].clamp(-10.0, 8.0)
         ln_g, e, ln_d, ln_noise = (numbers[..., 1:] + shift).unbind(-1)
         out = [m, torch.exp(ln_g.clamp(-4.0, 1.5) - 0.3), 0.5 * e.clamp(-3.0, 3.0),

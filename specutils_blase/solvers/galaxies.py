@@ -99,7 +99,7 @@ class GalaxyModel:
     """
 
     def __init__(self, space: LatentSpace) -> None:
-        self.space, self._observations, self._scanners = space, {}, {}
+        self.space, self._observations = space, {}
 
     @property
     def wave(self) -> np.ndarray:
@@ -121,7 +121,7 @@ class GalaxyModel:
 
     def observation(self, edges: np.ndarray, power: np.ndarray | None, bands: Tensor | None = None) -> Observation:
         """The way to pixels; kept, for it is the same for all galaxies of a survey."""
-        key = edges.tobytes(), None if power is None else power.tobytes()
+        key = edges.tobytes(), None if power is None else power.tobytes(), bands is None
         if key not in self._observations:
             if len(self._observations) > 64:
                 self._observations.clear()
@@ -130,11 +130,10 @@ class GalaxyModel:
             instrument = Instrument(torch.from_numpy(edges), step=self.space.step,
                                     resolving_power=None if power is None else torch.from_numpy(power),
                                     margin=REACH * widest + 2.0 * self.space.step)  # fmt: skip
-            self._observations[key] = Observation(instrument, self.space.first)
-        found = self._observations[key]
-        if bands is not None:
-            found.blur = _blur(found, bands)
-        return found
+            found = self._observations[key] = Observation(instrument, self.space.first)
+            if bands is not None:
+                found.blur = _blur(found, bands)
+        return self._observations[key]
 
     def _check_power(self, power):
         highest = SPEED_OF_LIGHT / (FWHM_PER_SIGMA * MIN_SIGMA * self.space.step)

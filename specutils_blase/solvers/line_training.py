@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from specutils_blase.functional import widths
-from specutils_blase.nn.line_network import KNOTS, LineNetwork
+from specutils_blase.nn.line_network import LineNetwork
 
 __all__ = ["train_line_network", "train_predictor"]
 
@@ -116,11 +116,8 @@ def _correction(network, numbers, width, noise, known):
     """
     shift = torch.zeros_like(network.correction, requires_grad=True)
     optimizer = torch.optim.Adam([shift], 0.05)
-    levels, knots = numbers.new_tensor(LEVELS), numbers.new_tensor(KNOTS)
-    level = ((numbers[..., 0] - network.strength[0]) / network.strength[1]).clamp(KNOTS[0], KNOTS[-1])
-    for line, partner, _ in network.ties:
-        level[:, line] = level[:, partner]
-    hats = (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0) * known[..., None]
+    levels = numbers.new_tensor(LEVELS)
+    hats = network.knot_weights(numbers) * known[..., None]
     share = hats / hats.sum(0).clamp_min(1.0)
     slow = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CORRECTION_STEPS)
     buffer = network.correction

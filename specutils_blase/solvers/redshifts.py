@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specutils_blase.functional import SPEED_OF_LIGHT
 from specutils_blase.nn.latent_space import LatentSpace
 from specutils_blase.solvers.survey import Camera, rest_frame_rows, statistics
 
@@ -16,7 +17,6 @@ __all__ = ["Scanner", "refine"]
 N_COMPONENTS, N_DRAWS = 12, 500
 # Minima of the scan that are refined, and how far apart they are at least [km/s].
 N_CANDIDATES, APART = 4, 1500.0
-LIGHT = 299792.458
 # Part of the data's weight that the table has to cover.
 LEAST_SHARE = 0.3
 # Steps of the refinement; it ends when chi2 gains less than this.
@@ -46,7 +46,7 @@ class Scanner:
     """
 
     def __init__(self, space: LatentSpace, cameras: Sequence[Camera], lower: float, upper: float) -> None:
-        self.first, self.spacing = space.first, space.step / LIGHT
+        self.first, self.spacing = space.first, space.step / SPEED_OF_LIGHT
         self.n_table = space.components.shape[1]
         begin = min(float(camera.ln_wave[0]) for camera in cameras)
         end = max(float(camera.ln_wave[-1]) for camera in cameras)
@@ -133,7 +133,7 @@ class Scanner:
     def candidates(self, chi2: Tensor, share: Tensor) -> list[float]:
         """Redshifts of the deepest minima, the deepest first."""
         values = torch.where(share >= LEAST_SHARE, chi2, math.inf).numpy()
-        apart = max(int(APART / (self.spacing * LIGHT)), 1)
+        apart = max(int(APART / (self.spacing * SPEED_OF_LIGHT)), 1)
         padded = np.concatenate([[math.inf], values, [math.inf]])
         minima = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]))
         found = []
