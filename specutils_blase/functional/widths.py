@@ -65,46 +65,62 @@ def score(parameters: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor]:
     inner = (ln_width - m) * slope + torch.sinh(d * e)
     angle = torch.asinh(inner) / d - e
     z = torch.sinh(angle)
-    return z, torch.log(torch.cosh(angle) / d * slope) - 0.5 * torch.log1p(inner**2)
+    # cosh(angle) is the root of 1 + z**2
+    return z, 0.5 * (torch.log1p(z**2) - torch.log1p(inner**2)) + torch.log(slope / d)
 
 
-def _cut(mean: Tensor) -> Tensor:
-    """Mean before the cut of a unit normal distribution cut at zero that has this mean; differentiable."""
-    table = _cut_table(mean.dtype, mean.device)
-    place = (torch.log(mean).clamp(table[0], table[1]) - table[0]) / table[2]
-    index = place.detach().long().clamp(0, len(table[3]) - 2)
-    part = place - index
-    between = table[3][index] * (1.0 - part) + table[3][index + 1] * part
-    least = mean.clamp(1e-6, 0.02)
-    return torch.where(mean > 10.0, mean, torch.where(mean < 0.02, 2.0 * least - 1.0 / least, between))
+def _cut(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Of unit normal distributions that have these means after a cut at zero; differentiable.
+
+    Returns their means before the cut, s, and the logarithm of what is left: of Phi(s) where s is positive, else of
+    Phi(s) exp(s**2 / 2), which does not underflow.
+    """
+    first, last, spacing, table = _cut_table(mean.dtype, mean.device)
+    place = (torch.log(mean).clamp(first, last) - first) / spacing
+    index = place.detach().long().clamp(0, len(table) - 2)
+    low, high = table[index], table[index + 1]
+    between = low + (high - low) * (place - index)[..., None]
+    least, many = mean.clamp(1e-6, 0.02), mean > 10.0
+    small = mean < 0.02
+    start = torch.where(small, 2.0 * least - 1.0 / least, torch.where(many, mean, between[..., 0]))
+    # The first terms of the expansion of erfcx.
+    left = torch.where(small, torch.log(least) + least**2 - HALF_LOG_2PI, torch.where(many, 0.0, between[..., 1]))
+    return start, left
 
 
 _tables = {}
 
 
 def _cut_table(dtype, device):
-    """First and last ln(mean), spacing, and what `_cut` interpolates."""
+    """First and last ln(mean), spacing, and what `_cut` interpolates, (n, 2)."""
     if (dtype, device) not in _tables:
-        mean = _CUT + math.sqrt(2.0 / math.pi) / torch.special.erfcx(-_CUT.clamp(max=30.0) / math.sqrt(2.0))
+        negative = _CUT.clamp(max=0.0)
+        mean = _CUT + torch.exp(-HALF_LOG_2PI - 0.5 * (_CUT**2 - negative**2) - _left(_CUT))
         at = torch.linspace(float(mean[0].log()), float(mean[-1].log()), 4001, dtype=torch.float64)
-        values = torch.as_tensor(np.interp(at.numpy(), mean.log().numpy(), _CUT.numpy()))
+        start = torch.as_tensor(np.interp(at.numpy(), mean.log().numpy(), _CUT.numpy()))
+        values = torch.stack([start, _left(start)], -1)
         _tables[dtype, device] = float(at[0]), float(at[-1]), float(at[1] - at[0]), values.to(device, dtype)
     return _tables[dtype, device]
 
 
+def _left(start: Tensor) -> Tensor:
+    """Logarithm of what a cut at zero leaves of a unit normal distribution, as `_cut` has it."""
+    below = torch.log(0.5 * torch.special.erfcx(-start.clamp(max=0.0) * HALF_ROOT))
+    return torch.where(start > 0.0, torch.special.log_ndtr(start), below)
+
+
 def _log_measured(measured: Tensor, true: Tensor, noise: Tensor) -> Tensor:
     """Logarithm of the probability density of a measured width."""
-    start, x = _cut(true / noise), measured / noise
-    # Each form where its terms do not cancel.
-    above = -0.5 * (x - start) ** 2 - torch.special.log_ndtr(start.clamp(min=0.0))
-    negative = start.clamp(max=0.0)
-    below = x * (negative - 0.5 * x) - torch.log(0.5 * torch.special.erfcx(-negative * HALF_ROOT))
-    return torch.where(start > 0.0, above, below) - torch.log(noise) - HALF_LOG_2PI
+    (start, left), x = _cut(true / noise), measured / noise
+    # The square of a negative start is in what is left, so that no difference of large numbers is taken.
+    positive = start.clamp(min=0.0)
+    return x * (start - positive) - 0.5 * (x - positive) ** 2 - left - torch.log(noise) - HALF_LOG_2PI
 
 
 def _below(measured: Tensor, true: Tensor, noise: Tensor) -> Tensor:
     """Probability that a measured width is smaller than this one."""
-    start, x = _cut(true / noise), measured / noise
+    (start, _), x = _cut(true / noise), measured / noise
     inside = start.clamp(min=0.0)
     above = torch.exp(torch.special.log_ndtr((inside - x).clamp(min=-12.0)) - torch.special.log_ndtr(inside))
     negative, x = start.clamp(max=0.0), x.clamp(max=1e6)
@@ -127,20 +143,36 @@ def negative_log_likelihood(parameters: Tensor, width: Tensor, noise: Tensor) ->
     -------
     Tensor, shape (..., n, n_lines)
     """
-    nodes, log_weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device)
-                          for v in (_NODES, np.log(_WEIGHTS)))  # fmt: skip
-    e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
-    # Nodes about the measured width; the weights make up for what the normal distribution of the nodes is not.
+    s, width = torch.broadcast_tensors(noise * torch.exp(parameters[..., 4]), width)
+    wide = _noise_is_wide(parameters, width, s, 0.5)
+    out = torch.zeros_like(s)
+    for chosen, likelihood in ((wide, _log_likelihood_over_z), (~wide, _log_likelihood_over_noise)):
+        out = out.masked_scatter(chosen, likelihood(parameters[chosen], width[chosen, None], s[chosen, None]))
+    return -out
+
+
+def _log_likelihood_over_noise(parameters, e, s):
+    """Nodes about the measured width; the weights make up for what the normal distribution of the nodes is not."""
+    nodes, log_weights = _quadrature(e)
     fixed = s.detach()
     true = e + fixed * nodes
     least = 1e-4 * e
     clamped = torch.maximum(true, least)
-    z, slope = score(parameters, torch.log(clamped))
-    near = -0.5 * z**2 + slope - torch.log(clamped) + _log_measured(e, clamped, s) + 0.5 * nodes**2 + torch.log(fixed)
-    near = torch.logsumexp(torch.where(true > least, near, near.new_tensor(-60.0)) + log_weights, -1)
-    far = torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0))
-    far = torch.logsumexp(_log_measured(e, far, s) + log_weights, -1)
-    return -torch.where(_noise_is_wide(parameters, width, s[..., 0], 0.5), far, near)
+    ln_width = torch.log(clamped)
+    z, slope = score(parameters, ln_width)
+    near = -0.5 * z**2 + slope - ln_width + _log_measured(e, clamped, s) + 0.5 * nodes**2 + torch.log(fixed)
+    return torch.logsumexp(torch.where(true > least, near, near.new_tensor(-60.0)) + log_weights, -1)
+
+
+def _log_likelihood_over_z(parameters, e, s):
+    nodes, log_weights = _quadrature(e)
+    true = torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0))
+    return torch.logsumexp(_log_measured(e, true, s) + log_weights, -1)
+
+
+def _quadrature(like):
+    """Nodes, and logarithms of their weights."""
+    return (torch.as_tensor(values, dtype=like.dtype, device=like.device) for values in (_NODES, np.log(_WEIGHTS)))
 
 
 def _noise_is_wide(parameters: Tensor, width: Tensor, noise: Tensor, factor: float) -> Tensor:
@@ -161,12 +193,24 @@ def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Te
     -------
     Tensor, shape (..., n, n_lines)
     """
-    nodes, weights = (torch.as_tensor(v, dtype=width.dtype, device=width.device) for v in (_NODES, _WEIGHTS))
-    e, s = width[..., None], (noise * torch.exp(parameters[..., 4]))[..., None]
+    s, width = torch.broadcast_tensors(noise * torch.exp(parameters[..., 4]), width)
+    wide = _noise_is_wide(parameters, width, s, 0.3)
+    out = torch.zeros_like(s)
+    for chosen, probability in ((wide, _probability_over_z), (~wide, _probability_over_noise)):
+        out = out.masked_scatter(chosen, probability(parameters[chosen], width[chosen, None], s[chosen, None]))
+    return out
+
+
+def _probability_over_noise(parameters, e, s):
+    nodes, log_weights = _quadrature(e)
     z, _ = score(parameters, torch.log(torch.maximum(e - s * nodes, 1e-4 * e)))
-    near = (torch.special.ndtr(z) * weights).sum(-1)
-    far = (_below(e, torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0)), s) * weights).sum(-1)
-    return torch.where(_noise_is_wide(parameters, width, s[..., 0], 0.3), far, near)
+    return (torch.special.ndtr(z) * torch.exp(log_weights)).sum(-1)
+
+
+def _probability_over_z(parameters, e, s):
+    nodes, log_weights = _quadrature(e)
+    true = torch.exp(log_width(parameters[..., None, :], nodes).clamp(-30.0, 14.0))
+    return (_below(e, true, s) * torch.exp(log_weights)).sum(-1)
 
 
 def measured_draws(true: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
@@ -183,7 +227,7 @@ def measured_draws(true: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:
     Tensor, shape (...)
     """
     mean = true / noise
-    start = _cut(mean)
+    start, _ = _cut(mean)
     above = torch.exp(torch.special.log_ndtr(start.double().clamp(min=-20.0))) * uniform
     drawn = start - torch.special.ndtri(above).to(mean.dtype)
     return noise * torch.where(start < -20.0, -torch.log(uniform) * mean, drawn)

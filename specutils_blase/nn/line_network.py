@@ -10,8 +10,9 @@ from specutils_blase.functional import widths
 
 __all__ = ["LineNetwork"]
 
-# What the network says about a line: m, ln g, skewness e, ln d, ln of the factor on the noise, each scaled.
-N_PARAMETERS = 5
+# What the network says about a line: m, ln g, skewness e, ln d, each scaled. The fifth number, ln of the factor on the
+# noise, is one for all galaxies: one for each could as well be a part of the width.
+N_OUTPUTS, N_PARAMETERS = 4, 5
 # Strengths between which the correction is interpolated, in standard deviations of the population.
 KNOTS = (-1.5, -0.75, 0.0, 0.75, 1.5)
 # Inputs are cut at this many standard deviations of those that were trained with.
@@ -49,13 +50,14 @@ class LineNetwork(nn.Module):
 
     def __init__(self, n_inputs: int, n_lines: int, *, ties=(), width: int = 128, members: int = 1) -> None:
         super().__init__()
-        sizes = [n_inputs, width, width, width, N_PARAMETERS * n_lines]
+        sizes = [n_inputs, width, width, width, N_OUTPUTS * n_lines]
         last = len(sizes) - 2
         self.weights = nn.ParameterList(
             torch.randn(members, a, b) * (a**-0.5 * (0.1 if k == last else 1.0))
             for k, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
         )
         self.biases = nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
+        self.noise = nn.Parameter(torch.zeros(members, 1, n_lines))
         self.ties = [tuple(tie) for tie in ties]
         self.register_buffer("center", torch.zeros(n_inputs))
         self.register_buffer("spread", torch.ones(n_inputs))
@@ -69,13 +71,14 @@ class LineNetwork(nn.Module):
         return self.corrected(self.numbers(inputs))
 
     def numbers(self, inputs: Tensor) -> Tensor:
-        """What the last layer says, shape (members, n, n_lines, 5)."""
+        """What the last layer says, and the noise, shape (members, n, n_lines, 5)."""
         out = ((inputs - self.center) / self.spread).clamp(-REACH, REACH).expand(len(self.weights[0]), -1, -1)
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             out = torch.baddbmm(bias, out, weight)
             if k < len(self.weights) - 1:
                 out = nn.functional.silu(out)
-        return out.unflatten(-1, (-1, N_PARAMETERS))
+        noise = self.noise.expand(-1, out.shape[1], -1)
+        return torch.cat([out.unflatten(-1, (-1, N_OUTPUTS)), noise[..., None]], -1)
 
     def knot_weights(self, numbers: Tensor) -> Tensor:
         """Linear interpolation between the knots at the strength of each line, or its partner's, (..., n_lines, 5)."""

@@ -14,16 +14,16 @@ __all__ = ["train_line_network", "train_predictor"]
 
 # Every galaxy is left out by one of this many members; one more sees all of them, and is kept.
 FOLDS = 4
-EPOCHS = 20
+EPOCHS = 12
 BATCH = 512
-RATE = 4e-3
+RATE = 8e-3
 DECAY = 0.01
 # Measured widths are taken to be at least this many standard deviations: fits of lines that are bounded at zero pile up
 # just above it (2 % of [S II] 6731 within 0.001 in a catalogue), which is no sign of tiny widths with tiny errors.
 LEAST = 0.1
 # Levels of the distribution at which the correction makes as many measured widths be below as there should.
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
-CORRECTION_STEPS = 60
+CORRECTION_STEPS = 120
 # Galaxies, at most, from which the correction and the correlations are learned: they settle long before.
 ENOUGH = 30_000
 
@@ -85,9 +85,12 @@ def _descend(network, inputs, width, noise, known, fold, report):
         for k in range(n_steps):
             chosen = order[k * batch : (k + 1) * batch]
             seen = fold[chosen] != torch.arange(FOLDS + 1)[:, None]
-            counted = (seen[..., None] & known[chosen]).to(width.dtype)
-            each = widths.negative_log_likelihood(network(inputs[chosen]), width[chosen], noise[chosen]) * counted
-            loss = each.sum((1, 2)) / counted.sum((1, 2)).clamp_min(1.0)
+            counted = seen[..., None] & known[chosen]
+            parameters, member = network(inputs[chosen])[counted], counted.nonzero()[:, 0]
+            each = widths.negative_log_likelihood(
+                parameters, *(values[chosen].expand(counted.shape)[counted] for values in (width, noise)))
+            total_each = each.new_zeros(FOLDS + 1).index_add(0, member, each)
+            loss = total_each / member.bincount(minlength=FOLDS + 1).clamp_min(1)
             optimizer.zero_grad()
             loss.sum().backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), math.sqrt(FOLDS + 1))
@@ -101,7 +104,7 @@ def _last_member(network):
     """The member that saw all galaxies, alone."""
     n_inputs, n_lines = len(network.center), len(network.scale)
     alone = LineNetwork(n_inputs, n_lines, ties=network.ties, width=network.weights[0].shape[2]).to(network.scale)
-    state = {key: value[-1:] if key.split(".")[0] in ("weights", "biases") else value
+    state = {key: value[-1:] if key.split(".")[0] in ("weights", "biases", "noise") else value
              for key, value in network.state_dict().items()}  # fmt: skip
     alone.load_state_dict(state)
     return alone

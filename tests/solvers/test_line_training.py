@@ -161,4 +161,4 @@ def test_few_galaxies_are_trained_with_enough_steps():
     ratio = np.log(network.quantiles(inputs[500:], (0.0,))[:, :, 0] / median[500:])
     for part in np.array_split(np.argsort(inputs[500:, 0]), 3):
         assert np.abs(np.median(ratio[part], axis=0)).max() < 0.1
-    assert np.std(ratio) < 0.15 and info["epochs"] == 20
+    assert np.std(ratio) < 0.15 and info["epochs"] == 12
