@@ -17,7 +17,7 @@ _HOME = {
     "plot_reconstructions": "pictures",
     "simulate_galaxies": "simulation",
     "top_hat_continuum": "continuum",
-    "train_autoencoder": "autoencoder",
+    "train_autoencoder": "training",
     "train_line_predictor": "line_predictor",
 }
 

@@ -1,7 +1,5 @@
 """A few numbers in place of a galaxy's spectrum: in the rest frame, whatever the redshift and the instrument."""
 
-import hashlib
-import time
 import warnings
 from typing import NamedTuple
 
@@ -13,15 +11,13 @@ from specutils import Spectrum
 from specutils_blase.adapters import spectrum_from_wave, wavelength_values
 from specutils_blase.errors import BlaseWarning, CoverageError, explain
 from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
-from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies, read_surveys
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.io.files import read_asdf, write_asdf
-from specutils_blase.io.whole import as_path
 from specutils_blase.progress import reporter
-from specutils_blase.solvers.galaxies import CameraArrays, GalaxyModel, train_galaxy_model
+from specutils_blase.solvers.galaxies import CameraArrays, GalaxyModel
 
-__all__ = ["Latents", "RedshiftFit", "SpectrumAutoencoder", "train_autoencoder"]
+__all__ = ["Latents", "RedshiftFit", "SpectrumAutoencoder"]
 
 # Chi2 by which a second redshift must be worse, or a redshift is called ambiguous.
 AMBIGUOUS = 9.0
@@ -242,7 +238,7 @@ class SpectrumAutoencoder:
         if redshift is None:
             redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
         z = np.array(redshifts(redshift, galaxies.n), dtype=float)
-        self._check_covered(galaxies, z)
+        self._check_covered(galaxies.groups, z)
         values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
         latents = values.view(Latents)
         latents.covariance, latents.redshift = covariance, z
@@ -250,16 +246,16 @@ class SpectrumAutoencoder:
         latents.coverage = np.clip(1.0 - np.trace(covariance, axis1=1, axis2=2) / prior, 0.0, 1.0)
         return galaxies, latents, factor, n_pix, chi2
 
-    def _check_covered(self, galaxies, z):
-        wave, inside = self._model.wave, np.zeros(galaxies.n, dtype=int)
-        for group in galaxies.groups:
+    def _check_covered(self, groups, z):
+        wave, inside = self._model.wave, np.zeros(len(z), dtype=int)
+        for group in groups:
             stretch = 1.0 + z[group.numbers, None]
             for camera in group.cameras:
                 rest = camera.edges.mean(axis=1) / stretch
                 inside[group.numbers] += ((rest > wave[0]) & (rest < wave[-1]) & (camera.ivar > 0)).sum(axis=1)
         if (bad := np.flatnonzero(inside < FEWEST)).size:
             k = bad[0]
-            group = next(group for group in galaxies.groups if k in group.numbers)
+            group = next(group for group in groups if k in group.numbers)
             ends = [camera.edges[edge] for camera in group.cameras for edge in ((0, 0), (-1, 1))]
             stretch = 1.0 + z[k]
             got = (f"{z[k]:g} for galaxy number {k}, whose pixels are then at {min(ends) / stretch:.0f} to "
@@ -470,114 +466,67 @@ class SpectrumAutoencoder:
         longest = max(camera.edges.max() for group in galaxies.groups for camera in group.cameras)
         return max(float(longest / np.sqrt(wave[0] * wave[-1])) - 1.0, 0.01)
 
+    def fine_tune(self, spectra, redshift, *, lsf=None, seed=0, progress=None):
+        """
+        An autoencoder whose spectra have moved to those of these galaxies.
 
-def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=48, epochs=100, validation=0.1, seed=0,
-                      checkpoint=None, progress=None):  # fmt: skip
-    """
-    Learn a `SpectrumAutoencoder` from galaxies of known redshifts.
+        What the latents leave of them is a change of the components of the decoder's spectra, plus noise. The change
+        has a normal prior, of which the variances are the most likely ones (empirical Bayes; Rasmussen & Williams
+        2006, section 5.4): a few galaxies teach those that are like them and what they share, many teach all.
+        Latents keep their meaning and their density.
 
-    Components of rest-frame spectra are fitted to all spectra (probabilistic principal components with missing data)
-    and freed of the line spread function. The sums of each galaxy over its pixels, through its instrument, then hold
-    all that its spectrum says of the components; from these the maps between coefficients and latents are learned,
-    with the losses of Liang et al. (2023, AJ 166, 75): fidelity, similarity and consistency.
+        Parameters
+        ----------
+        spectra, redshift, lsf
+            As for `train_autoencoder`: galaxies of one survey, or of several; one galaxy is enough.
+        seed : int
+        progress : bool, callable, optional
+            As in `specutils_blase.fit_spectrum`.
 
-    Parameters
-    ----------
-    spectra : Spectrum, SpectrumCollection, SpectrumList, list of Spectrum; or list of several of these
-        Galaxies as for `SpectrumAutoencoder.encode`, with uncertainties. A list of tables of galaxies of different
-        surveys trains one model together: ``[sdss, desi]``, where each has two dimensions or is a list of cameras.
-    redshift : array of shape (n,), or list of arrays
-        One for each survey.
-    lsf : LSF, list of LSF with one for each camera, or list with one of these for each survey
-    n_latents : int
-    n_components : int
-        Components that the decoder's spectra consist of.
-    epochs : int
-        At most: training ends when six looks at the validation, each after five epochs, find nothing better.
-    validation : float
-        Part of the galaxies that are not learned from, and decide that.
-    seed : int
-        Of all that is random: the same galaxies and seed give the same weights on the same machine.
-    checkpoint : path, optional
-        A file from which an interrupted training goes on, to the same weights; it stays.
-    progress : bool, callable, optional
-        As in `specutils_blase.fit_spectrum`.
+        Returns
+        -------
+        SpectrumAutoencoder
+            Another one; this one stays as it is. The last entry of ``fit_info["fine_tuning"]`` has ``n_galaxies``,
+            ``chi2_per_pixel`` of all of them before and after, and ``deviations``: of the change of the mean and of
+            the other components, in parts of the mean spectrum.
 
-    Returns
-    -------
-    SpectrumAutoencoder
+        Raises
+        ------
+        CoverageError
+            If no pixel of a galaxy lies on the decoder's table at its redshift.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer galaxies than ten times the components, or arguments do not fit together.
+        Examples
+        --------
+        Simulated galaxies lack a line that observed ones have:
 
-    Examples
-    --------
-    Galaxies that differ by the slope of their continuum and by the strength of a line, at several redshifts:
-
-    >>> import numpy as np
-    >>> from astropy import units as u
-    >>> from astropy.nddata import InverseVariance
-    >>> from specutils import Spectrum
-    >>> from specutils_blase.galaxy import train_autoencoder
-    >>> rng = np.random.default_rng(3)
-    >>> z, slope, line = rng.uniform(0, 0.2, 600), rng.uniform(-1, 1, 600), rng.uniform(-1, 1, 600)
-    >>> wave = np.arange(5000, 8000, 4.0)
-    >>> rest = wave / (1 + z[:, None])
-    >>> flux = (rest / 6000) ** slope[:, None] + np.exp(line[:, None] - 0.5 * ((rest - 6000) / 15) ** 2)
-    >>> flux = (flux + rng.normal(0, 0.05, flux.shape)) * u.Unit("1e-17 erg / (s cm2 AA)")
-    >>> ivar = InverseVariance(np.full(flux.shape, 400.0))
-    >>> galaxies = Spectrum(flux=flux, spectral_axis=wave * u.AA, uncertainty=ivar)
-    >>> galaxy = train_autoencoder(galaxies, z, n_latents=2, n_components=6, epochs=60, progress=False)
-    >>> found = galaxy.reconstruct(galaxies[:50], z[:50])
-    >>> print(f"{np.mean(found.meta['chi2'] / found.meta['n_pixels']):.1f}")
-    1.0
-
-    It was told neither slope nor line; its latents are these two:
-
-    >>> latents = galaxy.encode(galaxies, z)
-    >>> abs(np.corrcoef(latents[:, 0], slope)[0, 1]).round(1), abs(np.corrcoef(latents[:, 1], line)[0, 1]).round(1)
-    (np.float64(1.0), np.float64(1.0))
-    """
-    surveys, z = read_surveys(spectra, redshift, lsf)
-    n = len(z)
-    _check_numbers(n, n_latents, n_components, epochs, validation)
-    report = reporter(progress)
-    identity = {"n_galaxies": str(n), "n_latents": str(n_latents), "n_components": str(n_components),
-                "epochs": str(epochs), "validation": str(validation), "seed": str(seed),
-                "data": _fingerprint(surveys, z)}  # fmt: skip
-    start = time.monotonic()
-    model, info = train_galaxy_model(
-        surveys, z, n_latents=n_latents, n_components=n_components, epochs=epochs, validation=validation, seed=seed,
-        checkpoint=None if checkpoint is None else as_path(checkpoint, "checkpoint"), identity=identity, report=report,
-    )  # fmt: skip
-    density = train_density(info.pop("latents"), seed=seed, report=report)
-    report("")
-    info |= {"n_galaxies": n, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
-    return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
-
-
-def _check_numbers(n, n_latents, n_components, epochs, validation):
-    for name, value, least in (("n_latents", n_latents, 1), ("n_components", n_components, 2), ("epochs", epochs, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(explain(name, f"be an integer of at least {least}", repr(value), "give another"))
-    if n_latents > n_components:
-        raise ValueError(explain("n_latents", f"be no more than n_components = {n_components}", n_latents, "lower it"))
-    if n < 10 * n_components:
-        raise ValueError(explain("spectra", f"have at least {10 * n_components} galaxies for {n_components} components",
-                                 n, "give more, or lower n_components"))  # fmt: skip
-    if not 0.0 < validation < 0.9:
-        raise ValueError(explain("validation", "be a part between 0 and 0.9", validation, "0.1 is usual"))
-
-
-def _fingerprint(groups, z):
-    """Of the data of a training, so that a checkpoint of another one is refused."""
-    digest = hashlib.sha256(z.tobytes())
-    for group in groups:
-        for camera in group.cameras:
-            # Of resolution matrices the first, for they are many.
-            power, bands = camera.power, None if camera.bands is None else camera.bands[0]
-            for array in (camera.edges, camera.flux.sum(axis=1), camera.ivar.sum(axis=1), power, bands):
-                digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+        >>> import numpy as np
+        >>> from astropy import units as u
+        >>> from astropy.nddata import InverseVariance
+        >>> from specutils import Spectrum
+        >>> from specutils_blase.galaxy import train_autoencoder
+        >>> rng = np.random.default_rng(3)
+        >>> z, slope = rng.uniform(0, 0.2, 100), rng.uniform(-1, 1, 100)
+        >>> wave = np.arange(5000, 8000, 8.0)
+        >>> rest = wave / (1 + z[:, None])
+        >>> line = np.exp(-0.5 * ((rest - 6000) / 15) ** 2)
+        >>> def observed(flux):
+        ...     flux = (flux + rng.normal(0, 0.05, flux.shape)) * u.Unit("1e-17 erg / (s cm2 AA)")
+        ...     ivar = InverseVariance(np.full(flux.shape, 400.0))
+        ...     return Spectrum(flux=flux, spectral_axis=wave * u.AA, uncertainty=ivar)
+        >>> flux = (rest / 6000) ** slope[:, None]
+        >>> simulated, real = observed(flux), observed(flux + line)
+        >>> galaxy = train_autoencoder(simulated, z, n_latents=1, n_components=3, epochs=20, progress=False)
+        >>> better = galaxy.fine_tune(real[:20], z[:20], progress=False)
+        >>> for model in (galaxy, better):  # galaxies that neither has seen
+        ...     found = model.reconstruct(real[20:], z[20:]).meta
+        ...     print(f"{np.mean(found['chi2'] / found['n_pixels']):.0f}")
+        5
+        1
+        """
+        surveys, z = read_surveys(spectra, redshift, lsf)
+        self._check_covered(surveys, z)
+        report = reporter(progress)
+        space, info = self._model.fine_tune(surveys, z, seed, report)
+        report("")
+        history = [*self.fit_info.get("fine_tuning", []), {"n_galaxies": len(z), "seed": seed, **info}]
+        return SpectrumAutoencoder(space, self.density, {**self.fit_info, "fine_tuning": history})

@@ -162,7 +162,7 @@ class LatentSpace(nn.Module):
         """
         hessian, _ = self._expansion(latents, matrix, vector)
         metric = (hessian - torch.diag(1.0 / self.variance)).mean(0).double()
-        mean, covariance = latents.mean(0), torch.cov(latents.T).double()
+        mean, covariance = latents.mean(0), torch.atleast_2d(torch.cov(latents.T)).double()
         values, vectors = torch.linalg.eigh(covariance)
         root = (vectors * values.clamp_min(1e-12).sqrt()) @ vectors.T
         strength, turn = torch.linalg.eigh(root @ metric @ root)

@@ -1,5 +1,6 @@
 """Arrays of observed galaxies on one side, their latents on the other; unit-free."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from specutils_blase.nn.instrument import Instrument
 from specutils_blase.nn.latent_space import LatentSpace
 from specutils_blase.nn.observation import Observation
 from specutils_blase.solvers.components import fit_components, sharpened
+from specutils_blase.solvers.fine_tuning import moved_components
 from specutils_blase.solvers.latent_training import train_latent_space
 from specutils_blase.solvers.redshifts import Scanner, refine
 from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics
@@ -179,6 +181,19 @@ class GalaxyModel:
             seen = observation(self.space(torch.from_numpy(latents).float()), z, bands).numpy()
             covered = observation.covered(z, self.space.components.shape[1], 1 if bands is None else bands.shape[1])
         return seen * factor[:, None], covered.numpy()
+
+    def fine_tune(self, groups: Sequence[Group], redshift: np.ndarray, seed: int, report) -> tuple[LatentSpace, dict]:
+        """A space whose components have moved to galaxies, and what that was like."""
+        observed = [(self.cameras(group)[0], torch.from_numpy(redshift[group.numbers])) for group in groups]
+        components, deviations = moved_components(
+            self.space, observed, seed=seed, report=lambda done: report(f"fine-tuning: {100 * done:.0f} %"))
+        space = copy.deepcopy(self.space)
+        space.components.copy_(components)
+        chi2 = []
+        for model in (self, GalaxyModel(space)):
+            *_, n_pix, total = model.encode(groups, redshift)
+            chi2.append(float(np.mean(total / np.maximum(n_pix, 1.0))))
+        return space, {"deviations": list(deviations), "chi2_per_pixel": chi2}
 
     def fit_redshift(self, group: Group, lower: float, upper: float, report=None) -> dict[str, Any]:
         """Redshifts of the galaxies of a group, with their uncertainties, chi2 and the scans."""

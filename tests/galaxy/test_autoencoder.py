@@ -487,3 +487,56 @@ def test_spectra_without_light_are_finite(model, galaxies, level):
     assert np.isfinite(model.reconstruct(dark, z, lsf=POWER).meta["chi2"]).all()
     if level == 0.0:
         assert (latents.coverage < 0.05).all()
+
+
+def test_fine_tuning(model, tmp_path):
+    """Simulated galaxies have taught the model; observed ones have stronger lines, and one that no model knows."""
+    def real(n, seed):
+        s, z, random = draw(n, seed)
+        line = 0.4 * np.exp(-0.5 * ((WAVE / (1.0 + z[:, None]) - 4600.0) / 6.0) ** 2)
+        return noisy(seen(1.3 * s, z, pixel_edges(WAVE), POWER) + line, WAVE, random)[0], z
+
+    def quality(model, spectrum, z):
+        found = model.reconstruct(spectrum, z, lsf=POWER).meta
+        return np.mean(found["chi2"] / found["n_pixels"])
+
+    (spectrum, z), others = real(40, 11), real(60, 12)
+    space = {name: value.clone() for name, value in model.space.state_dict().items()}
+    better = model.fine_tune(spectrum, z, lsf=POWER, progress=False)
+    assert all(value.equal(space[name]) for name, value in model.space.state_dict().items())
+    assert all(value.equal(space[name]) for name, value in better.space.state_dict().items() if name != "components")
+    assert better.density is model.density
+    (told,) = better.fit_info["fine_tuning"]
+    before, after = told["chi2_per_pixel"]
+    assert before == pytest.approx(quality(model, spectrum, z)) and after == pytest.approx(quality(better, spectrum, z))
+    assert after < 1.1 < 1.5 < before
+    assert quality(better, *others) - 1.0 < 0.3 * (quality(model, *others) - 1.0)
+    found = better.fit_redshift(others[0][:10], lsf=POWER)
+    assert (np.abs(found.redshift - others[1][:10]) < 5e-4).all()
+    better.write(tmp_path / "better.asdf")
+    again = SpectrumAutoencoder.read(tmp_path / "better.asdf")
+    assert again.fit_info == better.fit_info and again.space.components.equal(better.space.components)
+    twice = again.fine_tune(others[0], others[1], lsf=POWER, seed=3, progress=False)
+    assert [one["n_galaxies"] for one in twice.fit_info["fine_tuning"]] == [40, 60]
+
+
+def test_fine_tuning_of_cameras_and_of_one_galaxy(model, galaxies):
+    cameras, z, *_ = desi(3, 4)
+    spectrum, redshift, *_ = galaxies
+    both = model.fine_tune([cameras, spectrum[:2]], [z, redshift[:2]], lsf=[None, POWER], progress=False)
+    assert both.fit_info["fine_tuning"][0]["n_galaxies"] == 5
+    told = []
+    one = model.fine_tune(row(spectrum, 0), redshift[0], lsf=POWER, progress=told.append)
+    # Galaxies that the model describes ask for nothing.
+    assert max(one.fit_info["fine_tuning"][0]["deviations"]) <= 0.01 and "fine-tuning: 100 %" in "".join(told)
+    with pytest.raises(CoverageError, match="redshift must bring"):
+        model.fine_tune(row(spectrum, 0), 4.0, lsf=POWER)
+    with pytest.raises(ValueError, match="redshift must"):
+        model.fine_tune(row(spectrum, 0), np.nan, lsf=POWER)
+
+
+def test_one_latent():
+    spectrum, z, *_ = sdss(100, 3)
+    model = train_autoencoder(spectrum, z, lsf=POWER, n_latents=1, n_components=3, epochs=10, progress=False)
+    assert model.encode(spectrum[:4], z[:4], lsf=POWER).shape == (4, 1)
+    assert model.log_probability(model.sample(5)).shape == (5,)

@@ -1,0 +1,133 @@
+r"""Components that have moved to galaxies which a trained model does not describe.
+
+With the coefficients :math:`c_g` that the maps give a galaxy (the first is one, of the mean), what is left of its
+spectrum is :math:`\sum_k c_{gk} \Delta_k` plus noise. The changes :math:`\Delta` of the components have a normal prior
+with one variance for the mean and one for all others, so that a galaxy teaches those that are like it, and all of them
+what they share. Both variances are the most likely ones (empirical Bayes; Rasmussen & Williams 2006, section 5.4).
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from specutils_blase.functional import SPEED_OF_LIGHT
+from specutils_blase.nn.latent_space import LatentSpace
+from specutils_blase.solvers.survey import Camera, rest_frame_rows, statistics
+
+__all__ = ["moved_components"]
+
+# Latents are fitted anew after each change.
+ITERATIONS = 3
+# Standard deviations, of the mean and of the others, that are tried: in parts of the mean spectrum.
+DEVIATIONS = (0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
+# Galaxies whose coefficients are multiplied at once.
+BATCH = 256
+# Samples from one to the next that the prior is learned from.
+THINNED = 10
+
+
+def moved_components(
+    space: LatentSpace, groups: Sequence[tuple[Sequence[Camera], Tensor]], *, seed: int, report
+) -> tuple[Tensor, tuple[float, float]]:
+    """
+    Components as the galaxies have them, as near to those of a model as noise leaves open.
+
+    Parameters
+    ----------
+    space : LatentSpace
+        Of which the maps between coefficients and latents stay.
+    groups : sequence of (cameras, redshift)
+        Galaxies of each survey, and their redshifts, of shape (n,).
+    seed : int
+        Of the noise that tells how far samples in the rest frame depend on each other.
+    report : callable
+        Gets the part that is done.
+
+    Returns
+    -------
+    components : Tensor, shape (k, n_table)
+    deviations : (float, float)
+        Of the prior, for the mean and for the others, in parts of the mean spectrum.
+    """
+    model = LatentSpace(**space.config)
+    model.load_state_dict(space.state_dict())
+    model.requires_grad_(False)
+    change, found = torch.zeros_like(space.components), None
+    generator = torch.Generator().manual_seed(seed)
+    for iteration in range(ITERATIONS):
+        matrix, vector, spread = _sums(model, groups, change, generator)
+        if found is None:
+            found = _most_likely(matrix / spread, vector / spread)
+        change = _solved(matrix, vector, *found)[0].T.to(change)
+        model.components.copy_(space.components + change)
+        report((iteration + 1) / ITERATIONS)
+    return model.components, found
+
+
+def _sums(model, groups, change, generator):
+    """
+    Over the galaxies, of what is left of them and what the change so far explains, at every sample of the table.
+
+    Returns
+    -------
+    matrix, vector : Tensor, shapes (n_table, k, k) and (n_table, k)
+        Float64.
+    spread : float
+        Mean square of noise in the rest frame by what its inverse variance says: interpolation smooths it.
+    """
+    k, n_table = model.components.shape
+    matrix, vector = (change.new_zeros(n_table, *shape, dtype=torch.float64) for shape in ((k, k), (k,)))
+    square = weight = 0.0
+    table = model.first, model.step / SPEED_OF_LIGHT, n_table
+    for cameras, redshift in groups:
+        for begin in range(0, len(redshift), BATCH):
+            mine, z = [camera.rows(slice(begin, begin + BATCH)) for camera in cameras], redshift[begin : begin + BATCH]
+            coefficients, left = _left(model, mine, z)
+            noise = [replace(camera, flux=torch.randn(camera.flux.shape, generator=generator).to(camera.flux)
+                             * camera.ivar.clamp_min(1e-30).rsqrt()) for camera in left]  # fmt: skip
+            flux, ivar = map(torch.stack, zip(*rest_frame_rows(left, z, *table), strict=True))
+            drawn, _ = map(torch.stack, zip(*rest_frame_rows(noise, z, *table), strict=True))
+            square, weight = square + float((ivar * drawn**2).sum()), weight + float((ivar > 0).sum())
+            flux = flux + coefficients @ change
+            pairs = (coefficients[:, :, None] * coefficients[:, None]).flatten(1)
+            matrix += (ivar.T @ pairs).unflatten(1, (k, k))
+            vector += (ivar * flux).T @ coefficients
+    return matrix, vector, square / max(weight, 1.0)
+
+
+def _left(model, cameras, redshift):
+    """Coefficients of galaxies, (n, k), and cameras with what is left of their flux, by the factor of the galaxy."""
+    sums = statistics(cameras, redshift, model.components)
+    latents, _, factor = model.fit(sums.matrix, sums.vector)
+    factor = factor.to(latents)[:, None]
+    spectra, left = model(latents), []
+    for camera in cameras:
+        n_diag = 1 if camera.bands is None else camera.bands.shape[1]
+        covered = camera.observation.covered(redshift, spectra.shape[1], n_diag) & (factor.abs() > 1e-6)
+        flux = camera.flux / factor - camera.observation(spectra, redshift, camera.bands)
+        left.append(replace(camera, flux=torch.where(covered, flux, 0.0),
+                            ivar=torch.where(covered, camera.ivar * factor**2, 0.0)))  # fmt: skip
+    return model.coefficients(latents), left
+
+
+def _most_likely(matrix, vector):
+    """Standard deviations with which what is left of the galaxies has the highest probability."""
+    seen = (matrix[:, 0, 0] > 0).nonzero()[:, 0][::THINNED]
+    merit = {}
+    for deviations in itertools.product(DEVIATIONS, DEVIATIONS):
+        change, reduction, volume = _solved(matrix[seen], vector[seen], *deviations)
+        merit[deviations] = float((reduction - volume).sum())
+    return max(merit, key=merit.get)
+
+
+def _solved(matrix, vector, mean, others):
+    """Most likely changes, (n, k), by how much they lower chi2 and its prior, and ln |1 + prior / noise|, (n,)."""
+    deviation = torch.full_like(vector[0], others)
+    deviation[0] = mean
+    root = torch.linalg.cholesky(torch.eye(len(deviation)).to(matrix) + deviation[:, None] * matrix * deviation)
+    right = deviation * vector
+    solved = torch.cholesky_solve(right[..., None], root)[..., 0]
+    return deviation * solved, (right * solved).sum(-1), 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
