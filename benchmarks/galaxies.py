@@ -292,44 +292,52 @@ def speed(args):
 
 
 def real(args):
-    """Galaxies that were observed, with a model of simulated ones of both surveys."""
+    """Galaxies that were observed, with a model of simulated ones of both surveys; then with one fine-tuned to them."""
     surveys = [simulated(args.real, LEARNED, survey) for survey in ("sdss", "desi")]
     with Timer() as timer:
         autoencoder = train_autoencoder(
             [survey.spectra for survey in surveys], [np.array(survey.table["redshift"]) for survey in surveys],
             lsf=[survey.lsf for survey in surveys], n_latents=args.latents)  # fmt: skip
     print(f"\n{autoencoder}, in {timer.wall / 60:.1f} minutes")
+    galaxies = [observed(name, loader, catalogue, surveys[0].lsf) for name, loader, catalogue in REAL]
+    fits = [autoencoder.fit_redshift(spectra, lsf=lsf) for spectra, lsf, _ in galaxies]
+    right = [abs(float(np.squeeze(fit.redshift)) - z) / (1 + z) < 1e-3
+             for fit, (_, _, z) in zip(fits, galaxies, strict=True)]  # fmt: skip
     rows, panels = [], []
-    for name, loader, catalogue in REAL:
-        spectra, lsf, z = observed(name, loader, catalogue, surveys[0].lsf)
-        model = autoencoder.reconstruct(spectra, z, lsf=lsf)
-        fit = autoencoder.fit_redshift(spectra, lsf=lsf)
-        best = autoencoder.reconstruct(spectra, fit.redshift, lsf=lsf)
-        cameras, models = (some if isinstance(some, list) else [some] for some in (spectra, model))
-        chi2 = [float(np.squeeze(some.meta["chi2"] / some.meta["n_pixels"]))
-                for some in (models[0], best if not isinstance(best, list) else best[0])]  # fmt: skip
-        off = abs(float(np.squeeze(fit.redshift)) - z) / (1 + z)
-        rows.append(
-            (
-                name.split(".")[0],
-                f"{z:.6f}",
-                f"{float(np.squeeze(fit.redshift)):.6f}",
-                f"{float(np.squeeze(fit.uncertainty)):.6f}",
-                f"{off:.6f}",
-                "0.001",
-                *(f"{c:.2f}" for c in chi2),
-            )
-        )
-        wave, flux, seen = (np.concatenate([np.atleast_2d(some)[0] for some in parts]) for parts in (
+    for k, ((name, *_), (spectra, lsf, z), fit) in enumerate(zip(REAL, galaxies, fits, strict=True)):
+        found = float(np.squeeze(fit.redshift))
+        taught = [one for m, one in enumerate(galaxies) if right[m]]
+        others = [one for m, one in enumerate(galaxies) if right[m] and m != k]
+        models = [autoencoder, tuned(autoencoder, taught), tuned(autoencoder, others)]
+        made = [as_list(model.reconstruct(spectra, z, lsf=lsf)) for model in models]
+        made.append(as_list(autoencoder.reconstruct(spectra, found, lsf=lsf)))
+        chi2 = [float(np.squeeze(one[0].meta["chi2"] / one[0].meta["n_pixels"])) for one in made]
+        rows.append((name.split(".")[0], f"{z:.6f}", f"{found:.6f}", f"{float(np.squeeze(fit.uncertainty)):.6f}",
+                     f"{abs(found - z) / (1 + z):.6f}", "0.001", *(f"{value:.2f}" for value in chi2)))  # fmt: skip
+        cameras = as_list(spectra)
+        wave, flux, *seen = (np.concatenate([np.atleast_2d(some)[0] for some in parts]) for parts in (
             [camera.spectral_axis.to_value(u.AA) for camera in cameras], [masked(camera) for camera in cameras],
-            [some.flux.value for some in models]))  # fmt: skip
+            *([some.flux.value for some in one] for one in made[:2])))  # fmt: skip
         order = np.argsort(wave)
-        panels.append((f"{name}, z = {z:.6f}, chi2 per pixel {chi2[0]:.2f}", wave[order], flux[order], seen[order],
-                       None))  # fmt: skip
-    show("observed galaxies", ("file", "catalogue", "redshift", "error", "off / (1 + z)", "required", "second",
-                               "chi2 per pixel", "at this redshift"), rows)  # fmt: skip
+        for model, value, text in zip(seen, chi2, ("", " after fine-tuning"), strict=False):
+            panels.append((f"{name}, z = {z:.6f}, chi2 per pixel {value:.2f}{text}", wave[order], flux[order],
+                           model[order], None))  # fmt: skip
+    show("observed galaxies; chi2 per pixel at the redshift of the catalogue, fine-tuned to those of which it was found, "
+         "and to those but this one", ("file", "catalogue", "redshift", "error", "off / (1 + z)", "required",
+         "chi2", "fine-tuned", "to others", "chi2 at the found redshift"), rows)  # fmt: skip
     if args.figure:
         draw(args.figure, panels)
+
+
+def tuned(autoencoder, galaxies):
+    """Fine-tuned to galaxies (spectra, line spread function, redshift)."""
+    spectra, lsf, z = zip(*galaxies, strict=True)
+    return autoencoder.fine_tune(list(spectra), [[one] for one in z], lsf=list(lsf), progress=False)
+
+
+def as_list(spectra):
+    """Cameras of a galaxy."""
+    return spectra if isinstance(spectra, list) else [spectra]
 
 
 def masked(spectrum):

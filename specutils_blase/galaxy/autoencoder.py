@@ -471,9 +471,9 @@ class SpectrumAutoencoder:
         An autoencoder whose spectra have moved to those of these galaxies.
 
         What the latents leave of them is a change of the components of the decoder's spectra, plus noise. The change
-        has a normal prior, of which the variances are the most likely ones (empirical Bayes; Rasmussen & Williams
-        2006, section 5.4): a few galaxies teach those that are like them and what they share, many teach all.
-        Latents keep their meaning and their density.
+        has a normal prior, of which the variances are the most likely ones around each wavelength (empirical Bayes;
+        Rasmussen & Williams 2006, section 5.4): a few galaxies teach what they share and those that are like them,
+        and may harm those that are not; many teach all. Latents keep their meaning and their density.
 
         Parameters
         ----------
@@ -487,8 +487,8 @@ class SpectrumAutoencoder:
         -------
         SpectrumAutoencoder
             Another one; this one stays as it is. The last entry of ``fit_info["fine_tuning"]`` has ``n_galaxies``,
-            ``chi2_per_pixel`` of all of them before and after, and ``deviations``: of the change of the mean and of
-            the other components, in parts of the mean spectrum.
+            ``chi2_per_pixel`` of all of them before and after, and ``deviations``: standard deviations of the prior
+            for the mean and for the other components, in parts of the mean spectrum (root mean squares).
 
         Raises
         ------

@@ -193,7 +193,7 @@ class GalaxyModel:
         for model in (self, GalaxyModel(space)):
             *_, n_pix, total = model.encode(groups, redshift)
             chi2.append(float(np.mean(total / np.maximum(n_pix, 1.0))))
-        return space, {"deviations": list(deviations), "chi2_per_pixel": chi2}
+        return space, {"deviations": deviations, "chi2_per_pixel": chi2}
 
     def fit_redshift(self, group: Group, lower: float, upper: float, report=None) -> dict[str, Any]:
         """Redshifts of the galaxies of a group, with their uncertainties, chi2 and the scans."""
