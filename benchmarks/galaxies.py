@@ -322,7 +322,7 @@ def real(args):
         for model, value, text in zip(seen, chi2, ("", " after fine-tuning"), strict=False):
             panels.append((f"{name}, z = {z:.6f}, chi2 per pixel {value:.2f}{text}", wave[order], flux[order],
                            model[order], None))  # fmt: skip
-    show("observed galaxies; chi2 per pixel at the redshift of the catalogue, fine-tuned to those of which it was found, "
+    show("observed galaxies; chi2 per pixel at the redshift of the catalogue, fine-tuned to those found at it, "
          "and to those but this one", ("file", "catalogue", "redshift", "error", "off / (1 + z)", "required",
          "chi2", "fine-tuned", "to others", "chi2 at the found redshift"), rows)  # fmt: skip
     if args.figure:

@@ -26,9 +26,11 @@ ITERATIONS = 3
 DEVIATIONS = (0.0, 3e-3, 0.01, 0.03, 0.1, 0.3)
 # Galaxies whose coefficients are multiplied at once.
 BATCH = 256
-# Samples from one to the next that the prior is learned from, how many of these share it, and as how many samples more
-# all of them together count.
-THINNED, SHARED, COMMON = 3, 7, 100.0
+# Samples from one to the next that the prior is learned from, how many of these share it, as how many samples more all
+# of them together count, and what part of them: lines that change by much say nothing of the continuum.
+THINNED, SHARED, COMMON, PART = 3, 7, 100.0, 0.9
+# Logarithm of the odds, twice, that a change is of all galaxies: a single one cannot tell, and teaches its like alone.
+ODDS = -4.0
 
 
 def moved_components(
@@ -118,17 +120,20 @@ def _left(model, cameras, redshift):
 
 
 def _most_likely(matrix, vector):
-    """Standard deviations of mean and others, two of shape (n,), with which what is left has the highest probability."""
+    """Standard deviations for mean and others, two of shape (n,), with which what is left is the most likely."""
     some = torch.arange(0, len(matrix), THINNED)
     choices = list(itertools.product(DEVIATIONS, DEVIATIONS))
     merit = matrix.new_empty(len(choices), len(some))
     for row, deviations in zip(merit, choices, strict=True):
         _, reduction, volume = _solved(matrix[some], vector[some], *deviations)
         row.copy_(reduction - volume)
-    common = COMMON * merit.sum(1, keepdim=True) / (matrix[some, 0, 0] > 0).sum().clamp_min(1)
+    asked, seen = merit.max(0).values, matrix[some, 0, 0] > 0
+    usual = seen & (asked <= asked[seen].quantile(PART)) if seen.any() else seen
+    common = COMMON * merit[:, usual].mean(1, keepdim=True).nan_to_num()
     # Sums over neighbours; beyond the ends there is nothing.
     merit = SHARED * torch.nn.functional.avg_pool1d(merit[:, None], SHARED, 1, SHARED // 2)[:, 0]
-    best = torch.tensor(choices, dtype=matrix.dtype)[(merit + common).argmax(0)]
+    choices = torch.tensor(choices, dtype=matrix.dtype)
+    best = choices[(merit + common + ODDS * (choices[:, :1] > 0)).argmax(0)]
     return best[torch.arange(len(matrix)) // THINNED].unbind(-1)
 
 

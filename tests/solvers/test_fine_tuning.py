@@ -54,8 +54,8 @@ def test_deviations_are_those_of_each_wavelength():
     left = features @ changes + random.normal(size=(5, 3000)) * ivar**-0.5
     matrix = torch.from_numpy(ivar * features.T @ features).expand(3000, K, K)
     mean, _ = fine_tuning._most_likely(matrix, torch.from_numpy(ivar * (features.T @ left).T))
-    assert mean[1010:1090].median() == 0.1 and mean[1010:1090].min() > 0.0
-    assert mean[:980].median() == mean[1120:].median() == 0.0
+    assert mean[1010:1090].min() >= 0.03
+    assert max(mean[:980].median(), mean[1120:].median()) <= 3e-3
 
 
 def space():
