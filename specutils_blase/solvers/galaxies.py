@@ -205,7 +205,7 @@ class GalaxyModel:
                 chi2, share = scanner.scan(cameras, k)
             one = [camera.rows(slice(k, k + 1)) for camera in cameras]
             found = [refine(self.space, one, z) for z in scanner.candidates(chi2, share)]
-            for name, value in zip(rows, (*_best(found, one), chi2), strict=True):
+            for name, value in zip(rows, (*_best(found), chi2), strict=True):
                 rows[name].append(value)
             if report is not None:
                 report((k + 1) / len(group.numbers))
@@ -214,14 +214,11 @@ class GalaxyModel:
                 "scan": scan}  # fmt: skip
 
 
-def _best(found, cameras):
+def _best(found):
     """Redshift, uncertainty and chi2 of the best of refined minima, and how much worse the second one is."""
     if not found:
         return math.nan, math.nan, math.nan, math.nan
-    n_pix = sum(int((camera.ivar > 0).sum()) for camera in cameras)
-    # Pixels beyond the table count as much as those on it where it fits best.
-    each = min(chi2 / max(n, 1) for _, _, chi2, n, _ in found)
-    merits = [chi2 + each * (n_pix - n) for _, _, chi2, n, _ in found]
+    merits = [chi2 + outside for _, _, chi2, outside, _ in found]
     z, error, *_ = found[int(np.argmin(merits))]
     # Two minima may lead to one redshift.
     others = [merit for merit, (other, *_) in zip(merits, found, strict=True) if abs(other - z) > SAME * (1.0 + z)]

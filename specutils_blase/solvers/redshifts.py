@@ -17,6 +17,8 @@ __all__ = ["Scanner", "refine"]
 N_COMPONENTS, N_DRAWS = 12, 500
 # Minima of the scan that are refined, and how far apart they are at least [km/s].
 N_CANDIDATES, APART = 4, 1500.0
+# Pixels over which a continuum is smooth.
+SMOOTH = 101
 # Part of the data's weight that the table has to cover.
 LEAST_SHARE = 0.3
 # Steps of the refinement; it ends when chi2 gains less than this.
@@ -96,7 +98,7 @@ class Scanner:
         Returns
         -------
         chi2 : Tensor, shape (n_redshifts,)
-            Samples that the table does not cover count as much, each, as those that it covers where it fits best.
+            Samples that the table does not cover count with that of a smooth continuum: lines there stay unexplained.
         share : Tensor, shape (n_redshifts,)
             Part of the weight of the data that the table covers.
         """
@@ -108,8 +110,8 @@ class Scanner:
         flux, weight = flux.double(), weight.double()
         level = (weight * flux).sum() / weight.sum().clamp_min(1e-30)
         k, n_products = self.k, self.upper.shape[1]
-        of_weight = torch.fft.rfft(torch.stack([weight, weight * flux, weight * flux**2, (weight > 0).double()]),
-                                   n=self.length)  # fmt: skip
+        smooth = weight * (flux - smoothed(flux, weight)) ** 2
+        of_weight = torch.fft.rfft(torch.stack([weight, weight * flux, weight * flux**2, smooth]), n=self.length)
         # A sample i of the data lies on i + offset - shift of the table.
         lag = self.shifts - self.offset
         index = lag % self.length
@@ -117,7 +119,7 @@ class Scanner:
         near = (lag > -self.n_table) & (lag < self.n_data)
         sums = torch.fft.irfft(of_weight[0] * self.transforms[:n_products], n=self.length)[:, index] * near
         right = torch.fft.irfft(of_weight[1] * self.transforms[n_products:-1], n=self.length)[:, index] * near
-        total, covered, on_table = (
+        total, replaced, on_table = (
             torch.fft.irfft(of_weight[[2, 3, 0]] * self.transforms[-1], n=self.length)[:, index] * near)  # fmt: skip
         matrix = torch.empty(len(index), k, k, dtype=torch.float64)
         matrix[:, self.upper[0], self.upper[1]] = matrix[:, self.upper[1], self.upper[0]] = sums.T
@@ -125,10 +127,7 @@ class Scanner:
         prior[0, 0] = 1e-9 * weight.sum()
         solved = torch.linalg.solve(matrix + prior, right.T[..., None])[..., 0]
         share = (on_table / weight.sum().clamp_min(1e-30)).clamp(0.0, 1.0)
-        chi2 = total - (right.T * solved).sum(-1)
-        each = torch.where(share >= LEAST_SHARE, chi2 / covered.clamp_min(1.0), math.inf).min()
-        outside = ((weight > 0).sum() - covered).clamp_min(0.0)
-        return chi2 + outside * (each if torch.isfinite(each) else 1.0), share
+        return total - (right.T * solved).sum(-1) + smooth.sum() - replaced, share
 
     def candidates(self, chi2: Tensor, share: Tensor) -> list[float]:
         """Redshifts of the deepest minima, the deepest first."""
@@ -145,10 +144,17 @@ class Scanner:
         return [float(self.redshift[k]) for k in found]
 
 
+def smoothed(flux: Tensor, ivar: Tensor) -> Tensor:
+    """Weighted means of flux over `SMOOTH` pixels or samples about each, shape (n,)."""
+    above, below = (torch.nn.functional.avg_pool1d(values[None], SMOOTH, 1, SMOOTH // 2)[0] for values in (
+        ivar * flux, ivar))  # fmt: skip
+    return above / below.clamp_min(1e-30)
+
+
 @torch.no_grad()
 def refine(
     space: LatentSpace, cameras: Sequence[Camera], redshift: float
-) -> tuple[float, float, float, int, Tensor]:
+) -> tuple[float, float, float, float, Tensor]:
     """
     Redshift and latents of one galaxy together, by Gauss-Newton steps from a redshift close to the right one.
 
@@ -162,9 +168,10 @@ def refine(
     Returns
     -------
     redshift, uncertainty, chi2 : float
-        The uncertainty is marginal over the latents and the factor; chi2 has the prior of the latents in it.
-    n_pix : int
-        Pixels that chi2 is of: those that the table covers there and 300 km/s from there.
+        The uncertainty is marginal over the latents and the factor; chi2 has the prior of the latents in it, and is of
+        the pixels that the table covers there and 300 km/s from there.
+    outside : float
+        Chi2 of a smooth continuum in the other pixels.
     latents : Tensor, shape (n_latents,)
     """
     place = math.log1p(redshift)
@@ -188,7 +195,9 @@ def refine(
     place, latents, _, _, chi2 = kept
     stretch = math.exp(place)
     error = stretch * _uncertainty(space, cameras, weights, *kept[:3])
-    return stretch - 1.0, error, chi2, int((weights > 0).sum()), latents
+    beyond = torch.cat([camera.ivar[0].double() * (camera.flux[0] - smoothed(camera.flux[0], camera.ivar[0])) ** 2
+                        for camera in cameras])[weights == 0]  # fmt: skip
+    return stretch - 1.0, error, chi2, float(beyond.sum()), latents
 
 
 def _weights(space, cameras, place):
