@@ -403,7 +403,8 @@ def outliers(args):
         found = autoencoder.reconstruct(spectra, redshift, lsf=galaxies.lsf)
         away = found.meta["latents"] - center
         return {"chi2 per pixel": found.meta["chi2"] / found.meta["n_pixels"],
-                "latents, as Gaussian": np.einsum("nk,kl,nl->n", away, inverse, away)}  # fmt: skip
+                "latents, as Gaussian": np.einsum("nk,kl,nl->n", away, inverse, away),
+                "density of latents": -autoencoder.log_probability(found.meta["latents"])}  # fmt: skip
 
     usual, label, rows = scores(galaxies.spectra, z), np.repeat([0, 1], len(z)), []
     for kind, (spectra, redshift) in spoiled(galaxies, z, KEPT).items():

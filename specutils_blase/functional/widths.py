@@ -147,7 +147,7 @@ def negative_log_likelihood(parameters: Tensor, width: Tensor, noise: Tensor) ->
     wide = _noise_is_wide(parameters, width, s, 0.5)
     out = torch.zeros_like(s)
     for chosen, likelihood in ((wide, _log_likelihood_over_z), (~wide, _log_likelihood_over_noise)):
-        out = out.masked_scatter(chosen, likelihood(parameters[chosen], width[chosen, None], s[chosen, None]))
+        out = out.masked_scatter(chosen, likelihood(parameters[chosen], width[chosen][:, None], s[chosen][:, None]))
     return -out
 
 
@@ -197,7 +197,7 @@ def measured_probability(parameters: Tensor, width: Tensor, noise: Tensor) -> Te
     wide = _noise_is_wide(parameters, width, s, 0.3)
     out = torch.zeros_like(s)
     for chosen, probability in ((wide, _probability_over_z), (~wide, _probability_over_noise)):
-        out = out.masked_scatter(chosen, probability(parameters[chosen], width[chosen, None], s[chosen, None]))
+        out = out.masked_scatter(chosen, probability(parameters[chosen], width[chosen][:, None], s[chosen][:, None]))
     return out
 
 
