@@ -121,7 +121,8 @@ class SpectrumAutoencoder:
     Attributes
     ----------
     space : LatentSpace
-        Components of rest-frame spectra, and the maps between their coefficients and the latents: a module.
+        Components of rest-frame spectra, and the maps between their coefficients and the latents: a module. With
+        `specutils_blase.nn.Observation` gradients flow from pixels to latents and redshift.
     density : LatentDensity
         Of the galaxies among the latents: a module.
     fit_info : dict

@@ -34,6 +34,15 @@ class LatentSpace(nn.Module):
     components : buffer, shape (1 + n_components, n_table)
         The mean spectrum and the components, as the decoder knows them: before any instrument.
     variance : buffer, shape (n_latents,)
+
+    Examples
+    --------
+    The ``space`` of a `specutils_blase.galaxy.SpectrumAutoencoder` is one; what an instrument makes of its spectra is
+    an `Observation`, and gradients flow from pixels to latents. One that has learned nothing:
+
+    >>> space = LatentSpace(4, 2, first=4000.0, step=60.0, n_table=1500)
+    >>> space(torch.zeros(3, 2)).shape
+    torch.Size([3, 1500])
     """
 
     def __init__(self, n_components: int, n_latents: int, *, first: float, step: float, n_table: int,
@@ -76,7 +85,7 @@ class LatentSpace(nn.Module):
         Parameters
         ----------
         matrix, vector : Tensor, shapes (n, k, k) and (n, k)
-            Of `Statistics` of the components; in float64, for a difference of chi2 is small against their size.
+            Of ``solvers.survey.Statistics`` of the components; in float64, for a difference of chi2 is small against their size.
         """
         k = vector.shape[-1]
         level = (vector[:, 0] / matrix[:, 0, 0].clamp_min(1e-30)).abs()[:, None, None]

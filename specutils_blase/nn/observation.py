@@ -25,6 +25,21 @@ class Observation(nn.Module):
         First wavelength of the table in the rest frame [Angstrom].
     dtype : torch.dtype
         Of the matrix; coordinates are float64.
+
+    Examples
+    --------
+    Where a line is seen, and how that changes with the redshift:
+
+    >>> from specutils_blase import functional, nn
+    >>> edges = functional.pixel_edges(torch.arange(5000.0, 5200.0, 1.5, dtype=torch.float64))
+    >>> instrument = nn.Instrument(edges, resolving_power=1800.0, step=60.0, margin=1500.0)
+    >>> observation = nn.Observation(instrument, first=4000.0)
+    >>> wave = 4000.0 * torch.exp(torch.arange(1500) * (60.0 / 299792.458))
+    >>> z = torch.tensor([0.08], dtype=torch.float64, requires_grad=True)
+    >>> line = observation(torch.exp(-0.5 * ((wave - 4700.0) / 5.0) ** 2), z)[0]
+    >>> center = (line * instrument.centers).sum() / line.sum()
+    >>> print(f"{center.item():.0f} {torch.autograd.grad(center, z)[0].item():.0f}")
+    5076 4700
     """
 
     def __init__(self, instrument: Instrument, first: float, dtype: torch.dtype = torch.float32) -> None:
