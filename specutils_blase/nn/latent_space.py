@@ -85,7 +85,8 @@ class LatentSpace(nn.Module):
         Parameters
         ----------
         matrix, vector : Tensor, shapes (n, k, k) and (n, k)
-            Of ``solvers.survey.Statistics`` of the components; in float64, for a difference of chi2 is small against their size.
+            Sums over pixels of the components (``solvers.survey.Statistics``); in float64, for a difference of chi2
+            is small against their size.
         """
         k = vector.shape[-1]
         level = (vector[:, 0] / matrix[:, 0, 0].clamp_min(1e-30)).abs()[:, None, None]
