@@ -97,9 +97,15 @@ def redshifts(redshift, n):
 
 def per_wavelength(pixels):
     """Flux density per wavelength, with zero in pixels that cannot be used, (n_pix,) [FLUX_UNIT]."""
-    flux = np.where(pixels.good, pixels.flux, 0.0) * pixels.flux_unit
+    return np.where(pixels.good, pixels.flux, 0.0) * density_factor(pixels.flux_unit, pixels.wave, "spectrum")
+
+
+def density_factor(unit, wave, name):
+    """By what flux densities of a unit are multiplied to be per wavelength [FLUX_UNIT], (n_pix,)."""
     try:
-        return flux.to_value(FLUX_UNIT, u.spectral_density(pixels.wave * u.AA))
+        if unit.is_equivalent("erg / (s cm2)"):  # nu f_nu, which astropy would convert: it may as well be a flux
+            raise u.UnitConversionError("no density")
+        return (1.0 * unit).to_value(FLUX_UNIT, u.spectral_density(wave * u.AA)) * np.ones(len(wave))
     except u.UnitConversionError as error:
-        raise u.UnitsError(explain("spectrum", "have a flux density per wavelength or frequency",
-                                   f"the unit {str(pixels.flux_unit)!r}", "calibrate it")) from error  # fmt: skip
+        raise u.UnitsError(explain(name, "have a flux density per wavelength or frequency", f"the unit {str(unit)!r}",
+                                   "calibrate it")) from error  # fmt: skip

@@ -9,7 +9,7 @@ from specutils import Spectrum, SpectrumList
 
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import NoPixelsError, explain
-from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
+from specutils_blase.galaxy.continuum import FLUX_UNIT, density_factor, redshifts
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.orders import members
 from specutils_blase.solvers.galaxies import CameraArrays, Group
@@ -151,16 +151,12 @@ def _camera(spectrum, lsf, name):
     edges, wave, axis = pixels_of(spectrum, name)
     flux = np.atleast_2d(np.asarray(spectrum.flux.value, dtype=np.float64))
     ivar = _inverse_variance(spectrum, flux.shape, name)
-    try:
-        factor = (1.0 * spectrum.flux.unit).to_value(FLUX_UNIT, u.spectral_density(wave * u.AA))
-    except u.UnitConversionError as error:
-        raise u.UnitsError(explain(name, "have a flux density per wavelength or frequency",
-                                   f"the unit {str(spectrum.flux.unit)!r}", "calibrate it")) from error  # fmt: skip
+    factor = density_factor(spectrum.flux.unit, wave, name)
     if axis[0]:
         flux, ivar = flux[:, ::-1], ivar[:, ::-1]
     good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
     flux = np.where(good, flux, 0.0) * factor
-    ivar = np.where(good, ivar, 0.0) / np.broadcast_to(factor, wave.shape) ** 2
+    ivar = np.where(good, ivar, 0.0) / factor**2
     power, bands = _response(spectrum, lsf, wave, len(flux), axis[0], name)
     return CameraArrays(edges, flux, ivar, power, bands), (*axis, spectrum)
 

@@ -114,7 +114,7 @@ def test_bad_redshifts(redshift, error, text):
         top_hat_continuum(galaxy(), redshift)
 
 
-@pytest.mark.parametrize("unit", [u.one, u.ct, u.erg / u.s])
+@pytest.mark.parametrize("unit", [u.one, u.ct, u.erg / u.s, u.W / u.m**2])
 def test_flux_must_be_a_density(unit):
     with pytest.raises(u.UnitsError, match="spectrum must have a flux density per wavelength or frequency"):
         top_hat_continuum(galaxy(unit=unit), 0.1)

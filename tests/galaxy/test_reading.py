@@ -209,6 +209,7 @@ def test_one_lsf_for_each_camera():
     (rows(ivar=0.0 * IVAR), NoPixelsError, f"at least {FEWEST} pixels .* got 0 in galaxy number 0"),
     (rows(mask=np.arange(300) > np.array([[300], [50], [300]])), NoPixelsError, "got 51 in galaxy number 1"),
     (rows(unit=u.K), u.UnitsError, "flux density per wavelength or frequency, got the unit 'K'"),
+    (rows(unit=u.erg / u.s / u.cm**2), u.UnitsError, "flux density per wavelength or frequency, got the unit 'erg"),
     (rows(unit=u.one), u.UnitsError, "flux density"),
     (rows(unit=u.erg / u.s / u.AA), u.UnitsError, "flux density"),
     (rows(wave=np.arange(300) * u.pix), u.UnitsError, "spectrum"),
