@@ -474,7 +474,8 @@ class SpectrumAutoencoder:
         What the latents leave of them is a change of the components of the decoder's spectra, plus noise. The change
         has a normal prior, of which the variances are the most likely ones around each wavelength (empirical Bayes;
         Rasmussen & Williams 2006, section 5.4): a few galaxies teach what they share and those that are like them,
-        and may harm those that are not; many teach all. Latents keep their meaning and their density.
+        and may harm those that are not; many teach all. A galaxy that fits much worse than the others counts little.
+        Latents keep their meaning and their density.
 
         Parameters
         ----------

@@ -26,6 +26,8 @@ ITERATIONS = 3
 DEVIATIONS = (0.0, 3e-3, 0.01, 0.03, 0.1, 0.3)
 # Galaxies whose coefficients are multiplied at once.
 BATCH = 256
+# Chi2 per pixel, by its median, from which on a galaxy has the weight that would make it so.
+HOPELESS = 3.0
 # Samples from one to the next that the prior is learned from, how many of these share it, as how many samples more all
 # of them together count, and what part of them: lines that change by much say nothing of the continuum.
 THINNED, SHARED, COMMON, PART = 3, 7, 100.0, 0.9
@@ -60,6 +62,7 @@ def moved_components(
     model = LatentSpace(**space.config)
     model.load_state_dict(space.state_dict())
     model.requires_grad_(False)
+    groups = _tempered(model, groups)
     change, found = torch.zeros_like(space.components), None
     generator = torch.Generator().manual_seed(seed)
     for iteration in range(ITERATIONS):
@@ -71,6 +74,22 @@ def moved_components(
         report((iteration + 1) / ITERATIONS)
     seen = matrix[:, 0, 0] > 0
     return model.components, [float((values[seen] ** 2).mean().sqrt()) if seen.any() else 0.0 for values in found]
+
+
+def _tempered(model, groups):
+    """Groups in which galaxies that nothing describes count as little as those that are `HOPELESS` times the median."""
+    misfit = []
+    for cameras, redshift in groups:
+        sums = statistics(cameras, redshift, model.components)
+        latents = model.fit(sums.matrix, sums.vector)[0]
+        left = sums.total - model.reduction(latents, sums.matrix, sums.vector)
+        misfit.append(left / sums.n_pix.clamp_min(1.0))
+    most = HOPELESS * float(torch.cat(misfit).median())
+    out = []
+    for (cameras, redshift), one in zip(groups, misfit, strict=True):
+        weight = (most / one.clamp_min(most))[:, None]
+        out.append(([replace(camera, ivar=camera.ivar * weight.to(camera.ivar)) for camera in cameras], redshift))
+    return out
 
 
 def _sums(model, groups, change, generator):

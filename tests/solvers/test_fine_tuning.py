@@ -126,6 +126,17 @@ def test_galaxies_that_the_model_describes_change_little():
     assert errors(moved, galaxies) < 1.2 * errors(model, galaxies)
 
 
+def test_a_hopeless_galaxy_does_not_free_the_others():
+    model, (cameras, z, truth) = space(), observed(space(), 8, 5)
+    flux = cameras[0].flux.clone()
+    flux[0] *= 0.2 + 2.8 * torch.rand(flux.shape[1], generator=torch.Generator().manual_seed(0))
+    spoiled = [Camera(cameras[0].ln_wave, flux, cameras[0].ivar, cameras[0].observation)]
+    moved = space()
+    moved.components.copy_(fine_tuning.moved_components(model, [(spoiled, z)], seed=0, report=quiet)[0])
+    good = [cameras[0].rows(slice(1, None))], z[1:], truth[1:]
+    assert errors(moved, good) < 1.5 * errors(model, good)
+
+
 def test_surveys_add_up_and_nothing_changes_where_nothing_is_seen():
     model = space()
     galaxies = observed(model, 40, 3, line=0.5)
