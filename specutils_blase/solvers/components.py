@@ -106,7 +106,7 @@ def _symmetric(values, k):
     return out
 
 
-def sharpened(components: Tensor, sigma: float, width: float, noise: float = 3e-3) -> Tensor:
+def sharpened(components: Tensor, sigma: float, noise: float = 3e-3) -> Tensor:
     """
     Components before an instrument has blurred them: Wiener's filter.
 
@@ -114,9 +114,7 @@ def sharpened(components: Tensor, sigma: float, width: float, noise: float = 3e-
     ----------
     components : Tensor, shape (k, n_table)
     sigma : float
-        Standard deviation of the line spread function, in samples.
-    width : float
-        Of the pixels, in samples.
+        Standard deviation of a pixel's response, line spread function and pixel together, in samples.
     noise : float
         Power of the noise by that of the light: frequencies that the instrument lets pass by less than its square root
         are not brought back.
@@ -127,7 +125,7 @@ def sharpened(components: Tensor, sigma: float, width: float, noise: float = 3e-
     """
     n = components.shape[-1]
     frequency = torch.fft.rfftfreq(2 * n, device=components.device)
-    passed = torch.exp(-0.5 * (2.0 * math.pi * frequency * sigma) ** 2) * torch.sinc(frequency * width)
+    passed = torch.exp(-0.5 * (2.0 * math.pi * frequency * sigma) ** 2)
     raised = passed / (passed**2 + noise) * (1.0 + noise)
     # Mirrored at its end, so that it is periodic without a step.
     mirrored = torch.cat([components, components.flip(-1)], -1)

@@ -329,4 +329,4 @@ def _components(groups, cameras, redshift, learned, space, seed, report):
         blur += [camera.observation.blur for camera in some for _ in chosen]
     components = fit_components(flux, ivar, space.components.shape[0] - 1, seed=seed,
                                 report=lambda done: report(f"components: {100 * done:.0f} %"))  # fmt: skip
-    return sharpened(components, float(np.median(blur)), 0.0)
+    return sharpened(components, float(np.median(blur)))
