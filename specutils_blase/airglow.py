@@ -9,7 +9,7 @@ from astropy.table import QTable
 from scipy.ndimage import binary_dilation, median_filter
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
-from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.instrument import BandedLSF, MeasuredLSF, ResolvingPower, as_lsf
 from specutils_blase.line_input import line_centers
 from specutils_blase.orders import listed, read_orders
@@ -148,10 +148,7 @@ def fit_airglow(observed, lines, lsf=55_000, *, wavelength_degree=1, continuum_d
     """
     if wavelength_degree not in (0, 1) or isinstance(wavelength_degree, bool):
         raise ValueError(explain("wavelength_degree", "be 0 or 1", repr(wavelength_degree), "1 is the default"))
-    whole = isinstance(continuum_degree, int | np.integer) and not isinstance(continuum_degree, bool)
-    if not (whole and continuum_degree >= 0):
-        raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(continuum_degree),
-                                 "4 is the default"))  # fmt: skip
+    check_whole("continuum_degree", continuum_degree, 0, "4 is the default")
     lsf = as_lsf(lsf)
     if lsf is None or isinstance(lsf, BandedLSF | MeasuredLSF):
         raise TypeError(explain("lsf", "be a resolving power or a width", type(lsf).__name__, "give e.g. 55_000"))

@@ -11,7 +11,7 @@ from scipy.special import voigt_profile
 from specutils_blase import __version__
 from specutils_blase.adapters import quantity_value, read_spectrum, resolve_device
 from specutils_blase.covariance import TableCovariance
-from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
 from specutils_blase.hindsight import clone_doubts
@@ -155,8 +155,7 @@ def clone_spectrum(spectrum, prominence=0.01, teff=None, continuum_degree=5, for
     check_prominence(prominence)
     if form not in FORMS:
         raise ValueError(explain("form", f"be one of {FORMS}", repr(form), '"opacity" is the default'))
-    if not (isinstance(passes, int | np.integer) and passes >= 1):
-        raise ValueError(explain("passes", "be a whole number of at least 1", repr(passes), "4 is the default"))
+    check_whole("passes", passes, 1, "4 is the default")
     teff = quantity_value(teff, u.K, "teff", positive=True, allow_none=True)
     device = resolve_device(device)
     arrays = read_spectrum(spectrum, window=window, exclude_regions=exclude_regions,

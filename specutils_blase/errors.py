@@ -1,8 +1,10 @@
 """The error and the warning that are special to this package, and the one form of their text."""
 
+from numbers import Integral
+
 from astropy.utils.exceptions import AstropyUserWarning
 
-__all__ = ["BlaseWarning", "CoverageError", "explain"]
+__all__ = ["BlaseWarning", "CoverageError", "check_whole", "explain"]
 
 
 class CoverageError(ValueError):
@@ -76,3 +78,28 @@ def explain(name, expected, got, remedy):
     'teff must be positive, got -4700; drop the sign'
     """
     return f"{name} must {expected}, got {got}; {remedy}"
+
+
+def check_whole(name, value, least, remedy):
+    """
+    Raise unless an argument is a whole number that is large enough.
+
+    Parameters
+    ----------
+    name : str
+        The argument, as the user wrote it.
+    value : object
+    least : int
+    remedy : str
+
+    Raises
+    ------
+    ValueError
+        Also if it is True or False, or a float without a fraction.
+
+    Examples
+    --------
+    >>> check_whole("seed", 3, 0, "another gives other noise")
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(explain(name, f"be a whole number, {least} or more", repr(value), remedy))

@@ -11,7 +11,7 @@ import numpy as np
 from astropy import constants
 from astropy import units as u
 
-from specutils_blase.errors import explain
+from specutils_blase.errors import check_whole, explain
 
 __all__ = ["BandedLSF", "GaussianLSF", "MeasuredLSF", "ResolvingPower", "TabulatedPower", "as_lsf", "line_shapes"]
 
@@ -87,8 +87,7 @@ class ResolvingPower:
         _check_flag(self.free_shape, "free_shape")
         for name in ("h3", "h4"):
             object.__setattr__(self, name, _hermite(getattr(self, name), name))
-        if isinstance(self.degree, bool) or not (isinstance(self.degree, int | np.integer) and self.degree >= 0):
-            raise ValueError(explain("degree", "be a whole number, not negative", repr(self.degree), "use 0 or 1"))
+        check_whole("degree", self.degree, 0, "use 0 or 1")
         if (self.degree or self.per_order) and not self.free:
             raise ValueError(explain("free", "be True for a degree or a factor per order", "False", "write free=True"))
         if self.degree and self.per_order:

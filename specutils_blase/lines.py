@@ -7,7 +7,7 @@ from scipy.signal import find_peaks, peak_widths
 from scipy.special import erfcx
 
 from specutils_blase.adapters import quantity_value, read_spectrum
-from specutils_blase.errors import explain
+from specutils_blase.errors import check_whole, explain
 from specutils_blase.flags import AT_BOUND, BLENDED, FLAG_MEANING, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional import equivalent_widths
 from specutils_blase.functional.constants import FWHM_PER_SIGMA
@@ -140,8 +140,7 @@ def fit_envelope(wave, flux, degree, teff, *, n_bins_per_term=8, quantile=0.99, 
     basis : ndarray, shape (n_pix, degree + 1)
     coefficients : ndarray, shape (degree + 1,)
     """
-    if isinstance(degree, bool) or not (isinstance(degree, int | np.integer) and degree >= 0):
-        raise ValueError(explain("continuum_degree", "be a whole number, not negative", repr(degree), "5 is usual"))
+    check_whole("continuum_degree", degree, 0, "5 is usual")
     if wave.size < 4 * (degree + 1):
         expected = f"have at least {4 * (degree + 1)} usable pixels for a continuum of degree {degree}"
         raise ValueError(explain("spectrum", expected, wave.size, "lower continuum_degree or give more pixels"))

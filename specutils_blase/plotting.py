@@ -27,7 +27,7 @@ from specutils_blase.drawing import (
     mark_beyond,
     parameter,
 )
-from specutils_blase.errors import explain
+from specutils_blase.errors import check_whole, explain
 from specutils_blase.io.whole import written_whole
 from specutils_blase.quality import autocorrelation, order_parts, order_table, scaled_residual, standard_deviation
 
@@ -217,8 +217,7 @@ def plot_autocorrelation(fit, ax=None, order=None, lags=30):
     """
     from matplotlib import pyplot as plt
 
-    if isinstance(lags, bool) or not (isinstance(lags, int | np.integer) and lags >= 1):
-        raise ValueError(explain("lags", "be a whole number, 1 or more", repr(lags), "30 is the default"))
+    check_whole("lags", lags, 1, "30 is the default")
     parts = order_parts(fit) if order is None else [(order, fit.order(order))]
     found = [autocorrelation(values, lags, run) for values, run in (scaled_residual(part) for _, part in parts)
              if np.isfinite(values).any()]  # fmt: skip

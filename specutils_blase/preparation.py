@@ -6,7 +6,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
-from specutils_blase.errors import CoverageError, explain
+from specutils_blase.errors import CoverageError, check_whole, explain
 from specutils_blase.functional.compiled import half_width
 from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from specutils_blase.instrument import BandedLSF, line_shapes
@@ -404,8 +404,7 @@ def fewest_pixels(lsf, wavelength_degree, continuum_degree, continuum):
 def check_degree(degree, n_pixels, n_others):
     """Raise unless a continuum of that degree leaves a pixel more than there are parameters that no prior holds."""
     name, remedy = "continuum_degree", "use more pixels (a wider window, fewer exclusions)"
-    if not (isinstance(degree, int | np.integer) and degree >= 0):
-        raise ValueError(explain(name, "be a whole number, not negative", repr(degree), "3 is the default"))
+    check_whole(name, degree, 0, "3 is the default")
     largest = n_pixels - n_others - 2
     if largest < 0:
         expected = f"have more usable pixels than the fit has global parameters ({n_others + 1} or more)"

@@ -8,7 +8,7 @@ from astropy.table import QTable
 from scipy.special import ndtr, ndtri
 from specutils import Spectrum, SpectrumList
 
-from specutils_blase.errors import BlaseWarning, CoverageError, explain
+from specutils_blase.errors import BlaseWarning, CoverageError, check_whole, explain
 from specutils_blase.fitting import SpectrumFit, fit_spectrum
 from specutils_blase.flags import AT_BOUND, BLENDED, OUTSIDE_WINDOW, PRIOR_DOMINATED
 from specutils_blase.functional.constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
@@ -143,9 +143,7 @@ def _checked(fit, n, draw_lines, seed, changes):
         raise ValueError(explain("fit", "be what fit_spectrum returned", "one of a file or of a part of the orders",
                                  "give the arguments of fit_spectrum as a dict"))  # fmt: skip
     for name, value, least in (("n", n, 2), ("seed", seed, 0)):
-        if isinstance(value, bool) or not (isinstance(value, int | np.integer) and value >= least):
-            raise ValueError(explain(name, f"be a whole number, {least} or more", repr(value),
-                                     f"write {name}={least} or more"))  # fmt: skip
+        check_whole(name, value, least, f"write {name}={least} or more")
     if not isinstance(draw_lines, bool | np.bool_):
         raise TypeError(explain("draw_lines", "be True or False", repr(draw_lines), "True is the default"))
     known = set(fit.origin.arguments) - {"observed", "progress"}

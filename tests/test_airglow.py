@@ -177,7 +177,7 @@ class TestFit:
              'lines\\["intensity"\\] must be finite and positive'),
             ({"lines": QTable({"line_center": 2.0 * CENTER * u.AA})}, ValueError, "lines must have lines within the"),
             ({"wavelength_degree": 2}, ValueError, "wavelength_degree must be 0 or 1, got 2"),
-            ({"continuum_degree": -1}, ValueError, "continuum_degree must be a whole number, not negative, got -1"),
+            ({"continuum_degree": -1}, ValueError, "continuum_degree must be a whole number, 0 or more, got -1"),
             ({"lsf": None}, TypeError, "lsf must be a resolving power or a width"),
             ({"lsf": MeasuredLSF([-9, 0, 9] * u.km / u.s, [0, 1, 0])}, TypeError,
              "lsf must be a resolving power or a width, got MeasuredLSF"),

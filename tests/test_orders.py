@@ -620,7 +620,7 @@ class TestResolvingPower:
 
     @pytest.mark.parametrize(("options", "error", "message"), [
         ({"degree": 1}, ValueError, "free must be True for a degree or a factor per order, got False"),
-        ({"free": True, "degree": -1}, ValueError, "degree must be a whole number, not negative, got -1"),
+        ({"free": True, "degree": -1}, ValueError, "degree must be a whole number, 0 or more, got -1"),
         ({"free": True, "degree": 2, "per_order": True}, ValueError, "degree must be 0 with per_order=True, got 2"),
         ({"free": True, "per_order": 1}, TypeError, "per_order must be True or False, got 1"),
     ])  # fmt: skip

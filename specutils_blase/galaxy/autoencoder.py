@@ -9,7 +9,7 @@ from astropy.table import QTable
 from specutils import Spectrum
 
 from specutils_blase.adapters import spectrum_from_wave, wavelength_values
-from specutils_blase.errors import BlaseWarning, CoverageError, explain
+from specutils_blase.errors import BlaseWarning, CoverageError, check_whole, explain
 from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts
 from specutils_blase.galaxy.reading import FEWEST, Galaxies, pixels_of, read_galaxies, read_surveys
 from specutils_blase.instrument import BandedLSF, as_lsf
@@ -387,8 +387,8 @@ class SpectrumAutoencoder:
         ndarray, shape (n, n_latents)
             For `decode`.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of galaxies"))
+        check_whole("n", n, 1, "give the number of galaxies")
+        check_whole("seed", seed, 0, "another draws other galaxies")
         return self.density.sample(int(n), seed)
 
     def _checked(self, latents):
@@ -527,6 +527,7 @@ class SpectrumAutoencoder:
         """
         surveys, z = read_surveys(spectra, redshift, lsf)
         self._check_covered(surveys, z)
+        check_whole("seed", seed, 0, "another draws other noise")
         report = reporter(progress)
         space, info = self._model.fine_tune(surveys, z, seed, report)
         report("")

@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.table import QTable
 from specutils import Spectrum
 
-from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.functional.galaxies import BINS, predictor_inputs
 from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts, top_hat_continuum
 from specutils_blase.io.files import read_asdf, write_asdf
@@ -158,8 +158,8 @@ class EmissionLinePredictor:
             For every line a column ``NAME`` of shape (n_galaxies, n) [Angstrom].
         """
         inputs, covered = network_inputs(continuum, redshift)
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(explain("n", "be a positive integer", repr(n), "give the number of draws"))
+        check_whole("n", n, 1, "give the number of draws")
+        check_whole("seed", seed, 0, "another makes other draws")
         noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
         table = self._empty_table(inputs)
         values = self.network.draws(np.clip(inputs, *self.limits), int(n), seed, noise, scatter)
@@ -291,6 +291,7 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     >>> predictor.sample(continuum[:2], 0.1, n=100)["HALPHA"].shape
     (2, 100)
     """
+    check_whole("seed", seed, 0, "another makes another network")
     inputs, covered = network_inputs(continuum, redshift)
     width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
     noise = np.where(np.isfinite(width), _noise(ivar), np.nan)

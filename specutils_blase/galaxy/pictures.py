@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
 
 from specutils_blase.drawing import DATA, MODEL, TELLURIC
-from specutils_blase.errors import BlaseWarning, explain
+from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.galaxy.line_predictor import LINES, measured_widths, network_inputs
 
 __all__ = ["plot_embedding", "plot_predictions", "plot_reconstructions"]
@@ -221,6 +221,7 @@ def plot_embedding(predictor, continuum, redshift, equivalent_width, ivar, line=
         raise ValueError(explain("line", f"be one of {', '.join(LINES)}", repr(line), "choose one"))
     if method not in ("pca", "umap"):
         raise ValueError(explain("method", 'be "pca" or "umap"', repr(method), "choose one"))
+    check_whole("seed", seed, 0, "another draws other galaxies")
     inputs, _ = network_inputs(continuum, redshift)
     observed = measured_widths(equivalent_width, len(inputs))[:, list(LINES).index(line)]
     kinds = _strengths(predictor, (continuum, redshift), observed, ivar, line, seed)

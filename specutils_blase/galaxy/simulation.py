@@ -9,7 +9,7 @@ from astropy.table import QTable
 from specutils import Spectrum, SpectrumList
 
 from specutils_blase.conf import conf
-from specutils_blase.errors import explain
+from specutils_blase.errors import check_whole, explain
 from specutils_blase.functional.constants import SPEED_OF_LIGHT
 from specutils_blase.instrument import BandedLSF, ResolvingPower, TabulatedPower
 
@@ -197,11 +197,8 @@ def simulate_galaxies(n, seed=0, instrument="sdss", *, populations=None, redshif
 
 
 def _check_choice(n, seed, instrument):
-    whole = [isinstance(value, int | np.integer) and not isinstance(value, bool) for value in (n, seed)]
-    if not whole[0] or n < 1:
-        raise ValueError(explain("n", "be a whole number, 1 or more", repr(n), "say how many galaxies to make"))
-    if not whole[1] or seed < 0:
-        raise ValueError(explain("seed", "be a whole number, not negative", repr(seed), "another makes other galaxies"))
+    check_whole("n", n, 1, "say how many galaxies to make")
+    check_whole("seed", seed, 0, "another makes other galaxies")
     if instrument not in ("sdss", "desi"):
         raise ValueError(explain("instrument", 'be "sdss" or "desi"', repr(instrument), "choose one of the two"))
 

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from specutils_blase.errors import explain
+from specutils_blase.errors import check_whole, explain
 from specutils_blase.galaxy.autoencoder import SpectrumAutoencoder
 from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import read_surveys
@@ -87,7 +87,7 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     """
     surveys, z = read_surveys(spectra, redshift, lsf)
     n = len(z)
-    _check_numbers(n, n_latents, n_components, epochs, validation)
+    _check_numbers(n, n_latents, n_components, epochs, validation, seed)
     report = reporter(progress)
     identity = {"n_galaxies": str(n), "n_latents": str(n_latents), "n_components": str(n_components),
                 "epochs": str(epochs), "validation": str(validation), "seed": str(seed),
@@ -103,10 +103,10 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
 
 
-def _check_numbers(n, n_latents, n_components, epochs, validation):
-    for name, value, least in (("n_latents", n_latents, 1), ("n_components", n_components, 2), ("epochs", epochs, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(explain(name, f"be an integer of at least {least}", repr(value), "give another"))
+def _check_numbers(n, n_latents, n_components, epochs, validation, seed):
+    for name, value, least in (("n_latents", n_latents, 1), ("n_components", n_components, 2), ("epochs", epochs, 1),
+                               ("seed", seed, 0)):  # fmt: skip
+        check_whole(name, value, least, "give another")
     if n_latents > n_components:
         raise ValueError(explain("n_latents", f"be no more than n_components = {n_components}", n_latents, "lower it"))
     if n < 10 * n_components:

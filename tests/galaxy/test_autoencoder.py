@@ -418,11 +418,13 @@ def test_bad_input_of_decode(model, latents, redshift, axis, error, message):
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [
-    ({"n_latents": 0}, ValueError, "n_latents must be an integer of at least 1, got 0"),
-    ({"n_latents": 2.0}, ValueError, "n_latents must be an integer"),
+    ({"n_latents": 0}, ValueError, "n_latents must be a whole number, 1 or more, got 0"),
+    ({"n_latents": 2.0}, ValueError, "n_latents must be a whole number"),
     ({"n_latents": 13}, ValueError, "n_latents must be no more than n_components = 12"),
     ({"n_components": 50}, ValueError, "spectra must have at least 500 galaxies for 50 components, got 310"),
-    ({"epochs": True}, ValueError, "epochs must be an integer"),
+    ({"epochs": True}, ValueError, "epochs must be a whole number"),
+    ({"seed": -1}, ValueError, "seed must be a whole number, 0 or more, got -1"),
+    ({"seed": "a"}, ValueError, "seed must be a whole number"),
     ({"validation": 0.0}, ValueError, "validation must be a part between 0 and 0.9"),
 ])  # fmt: skip
 def test_bad_input_of_the_training(change, error, message):
@@ -533,6 +535,8 @@ def test_fine_tuning_of_cameras_and_of_one_galaxy(model, galaxies):
         model.fine_tune(row(spectrum, 0), 4.0, lsf=POWER)
     with pytest.raises(ValueError, match="redshift must"):
         model.fine_tune(row(spectrum, 0), np.nan, lsf=POWER)
+    with pytest.raises(ValueError, match="seed must be a whole number, 0 or more, got 'a'"):
+        model.fine_tune(row(spectrum, 0), z[0], lsf=POWER, seed="a")
 
 
 def test_one_latent():

@@ -180,8 +180,10 @@ def test_bad_input_of_a_prediction(continuum, redshift, error, message):
 def test_bad_numbers_of_lines():
     predictor, ones = make_predictor(), np.ones((3, 10))
     for n in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="n must be a positive integer"):
+        with pytest.raises(ValueError, match="n must be a whole number, 1 or more"):
             predictor.sample(FLUX, 0.1, n)
+    with pytest.raises(ValueError, match="seed must be a whole number, 0 or more, got None"):
+        predictor.sample(FLUX, 0.1, seed=None)
     with pytest.raises(ValueError, match=r"ivar must have the shape \(3, 10\), got \(3, 9\)"):
         predictor.sample(FLUX, 0.1, ivar=ones[:, :9])
     with pytest.raises(ValueError, match="ivar must not be negative, got -1"):
@@ -196,6 +198,8 @@ def test_bad_numbers_of_lines():
 
 def test_bad_input_of_a_training(data):
     flux, redshift, width, ivar = data
+    with pytest.raises(ValueError, match="seed must be a whole number, 0 or more, got 1.5"):
+        train_line_predictor(flux, redshift, width, ivar, seed=1.5)
     with pytest.raises(ValueError, match="continuum must have at least 500 galaxies that cover all bins, got 499"):
         train_line_predictor(flux[:499], redshift[:499], width[:499], ivar[:499])
     few = width.copy()
