@@ -25,10 +25,9 @@ def add_galaxy(commands, writing, reading):
     _add_reconstruct(galaxies, [writing, reading])
     text = "predict the emission lines of galaxies from their continua"
     lines = galaxies.add_parser("lines", help=text, description=text.capitalize() + ".", parents=[writing, reading])
-    lines.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="of a galaxy, as observed")
+    lines.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="of a galaxy or of many, as observed")
     lines.add_argument("--predictor", required=True, metavar="ASDF", help="what EmissionLinePredictor.write wrote")
-    lines.add_argument("--redshift", required=True, type=float, nargs="+", metavar="Z",
-                       help="of all spectra, or one for each")  # fmt: skip
+    _add_redshift(lines, "", required=True)
     lines.add_argument("-o", "--output", metavar="ECSV", help="write the table here")
     lines.set_defaults(run=_lines)
 
@@ -37,8 +36,7 @@ def _add_train(galaxies, parents):
     text = "learn galaxy spectra as rest-frame spectra of few latents"
     train = galaxies.add_parser("train", help=text, description=text.capitalize() + ".", parents=parents)
     train.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="files of galaxies of one survey")
-    train.add_argument("--redshift", required=True, nargs="+", metavar="Z",
-                       help="one for each galaxy, or a table with a column redshift")  # fmt: skip
+    _add_redshift(train, "", required=True)
     train.add_argument("-o", "--output", required=True, metavar="ASDF", help="the autoencoder")
     _add_lsf(train)
     train.add_argument("--latents", type=int, default=8, metavar="N", help="default: %(default)s")
@@ -54,11 +52,16 @@ def _add_reconstruct(galaxies, parents):
     add = galaxies.add_parser("reconstruct", help=text, description=text.capitalize() + ".", parents=parents)
     add.add_argument("spectra", metavar="SPECTRUM", nargs="+", help="of a galaxy or of many, as observed")
     add.add_argument("--model", required=True, metavar="ASDF", help="what SpectrumAutoencoder.write wrote")
-    add.add_argument("--redshift", nargs="+", metavar="Z", help="as for train (default: they are found)")
+    _add_redshift(add, " (default: they are found)")
     _add_lsf(add)
     add.add_argument("-o", "--output", metavar="ECSV", help="write redshifts and latents here")
     add.add_argument("--figure", metavar="PNG", help="draw the spectra and their reconstructions")
     add.set_defaults(run=_reconstruct)
+
+
+def _add_redshift(parser, default, **options):
+    parser.add_argument("--redshift", metavar="Z[,Z...]", **options,
+                        help=f"one for all galaxies, or for each, or a table with a column redshift{default}")
 
 
 def _add_lsf(parser):
@@ -94,9 +97,7 @@ def _reconstruct(options):
     autoencoder = SpectrumAutoencoder.read(options.model)
     spectra = _read(options)
     if options.redshift:
-        redshift = _redshifts(options.redshift)
-        redshift = redshift[0] if len(redshift) == 1 else redshift
-        table = QTable()
+        redshift, table = _redshifts(options.redshift), QTable()
     else:
         found = autoencoder.fit_redshift(spectra, lsf=options.lsf)
         redshift = np.atleast_1d(found.redshift)
@@ -118,18 +119,17 @@ def _reconstruct(options):
 
 def _read(options):
     """Galaxies of all files: tables of them, cameras of them, or a list with one for each file."""
-    from astropy.io.registry import IORegistryError
     from specutils import SpectrumList
 
     from specutils_blase import cli
 
+    # Who says how a file is to be read means no file of a survey, which says it itself.
+    is_told = any(value is not None for value in (options.wavelength_unit, options.flux_unit, options.hdu,
+                                                  options.columns))  # fmt: skip
     read = []
     for path in options.spectra:
-        try:
-            spectra = SpectrumList.read(path, **({"format": options.format} if options.format else {}))
-        except (IORegistryError, IndexError, KeyError, TypeError, ValueError):  # no file of a survey
-            spectra = SpectrumList([cli._read_with(options, path)])
-        read.append(spectra)
+        spectra = None if is_told else _of_survey(path, options.format, options.medium)
+        read.append(SpectrumList([cli._read_with(options, path)]) if spectra is None else spectra)
     if len(read) == 1:
         return read[0][0] if len(read[0]) == 1 else read[0]
     if any(spectrum.flux.ndim != 1 for spectra in read for spectrum in spectra):
@@ -138,43 +138,59 @@ def _read(options):
     return SpectrumList([spectrum for spectra in read for spectrum in spectra])
 
 
+def _of_survey(path, format, medium):
+    """What the loaders of specutils make of a file of one or of many galaxies, or None."""
+    from specutils import SpectrumList
+
+    from specutils_blase.reading import UNREADABLE
+
+    try:
+        spectra = SpectrumList.read(path, **({} if format is None else {"format": format}))
+    except (*UNREADABLE, RuntimeError):
+        return None
+    for spectrum in spectra if medium is not None else ():
+        spectrum.meta["wavelength_medium"] = medium
+    return spectra
+
+
 def _redshifts(given):
-    """Numbers, or the column of a table."""
+    """A number, numbers, or the column of a table."""
     from pathlib import Path
 
-    if len(given) == 1 and Path(given[0]).is_file():
+    if Path(given).is_file():
         from astropy.table import Table
 
-        table = Table.read(given[0])
+        table = Table.read(given)
         if "redshift" not in table.colnames:
             raise ValueError(f"--redshift must be a table with a column redshift, got the columns "
                              f"{', '.join(table.colnames)}; rename one")  # fmt: skip
-        return table["redshift"].tolist()
+        return table["redshift"]
     try:
-        return [float(value) for value in given]
+        values = [float(value) for value in given.split(",")]
     except ValueError as error:
-        raise ValueError(f"--redshift must be numbers or one table, got {' '.join(given)}; correct it") from error
+        raise ValueError(f"--redshift must be a number, numbers with commas between them, or a table, got {given}; "
+                         "correct it") from error  # fmt: skip
+    return values if len(values) > 1 else values[0]
 
 
 def _lines(options):
+    import numpy as np
     from astropy.table import QTable, hstack
 
     from specutils_blase import cli, report
 
     cli._check_outputs(options.overwrite, options.output)
-    if len(options.redshift) not in (1, len(options.spectra)):
-        raise ValueError(f"--redshift must be one number, or one for each of {len(options.spectra)} spectra, got "
-                         f"{len(options.redshift)}; give them in the order of the spectra")  # fmt: skip
     from specutils_blase.galaxy import EmissionLinePredictor
 
     predictor = EmissionLinePredictor.read(options.predictor)
-    spectra = [cli._read_with(options, path) for path in options.spectra]
-    redshift = options.redshift if len(options.redshift) > 1 else options.redshift * len(spectra)
-    table = predictor.predict(spectra, redshift)
-    table = hstack([QTable({"file": options.spectra, "redshift": redshift}), table])
+    redshift = _redshifts(options.redshift)
+    table = predictor.predict(_read(options), redshift)
+    files = options.spectra if len(options.spectra) == len(table) else options.spectra * len(table)
+    names = files if len(files) == len(options.spectra) else [f"{file}, {k}" for k, file in enumerate(files)]
+    table = hstack([QTable({"galaxy": names, "redshift": np.broadcast_to(redshift, len(table))}), table])
     if options.output:
         cli._write_lines(table, options.output)
     for row in table:
-        print(f"{row['file']}, redshift {row['redshift']:g}: equivalent widths in the rest frame [Angstrom]")
+        print(f"{row['galaxy']}, redshift {row['redshift']:g}: equivalent widths in the rest frame [Angstrom]")
         print(report.format_table(report.predicted_rows(row, predictor.lines)))
     cli._wrote(options.output)

@@ -307,11 +307,13 @@ def describe_predictor(predictor):
     """
     info, (lower, upper) = predictor.fit_info, predictor.limits
     said = {"epochs": "epochs", "seed": "seed", "-ln likelihood": "negative_log_likelihood"}
+    factors = info.get("noise_factors", {})
     return format_pairs({
         "lines": ", ".join(predictor.lines),
         "galaxies": info["n_galaxies"],
         "redshifts": f"{lower[-1]:.4g} to {upper[-1]:.4g}",
         **{name: f"{info[key]:.6g}" for name, key in said.items() if key in info},
+        **({"factors on the noise": ", ".join(f"{factor:.2f}" for factor in factors.values())} if factors else {}),
     })  # fmt: skip
 
 

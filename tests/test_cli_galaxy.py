@@ -38,10 +38,11 @@ def predicted(folder, redshift):
 @pytest.mark.parametrize(("given", "redshift"), [((0.1, 0.2), [0.1, 0.2]), ((0.15,), [0.15, 0.15])])
 def test_table(folder, capsys, given, redshift):
     files, out = [folder / f"g{k}.ecsv" for k in range(2)], folder / "lines.ecsv"
-    assert call("galaxy", "lines", *files, "--predictor", folder / "p.asdf", "--redshift", *given, "-o", out) == 0
+    arguments = "--predictor", folder / "p.asdf", "--redshift", ",".join(map(str, given)), "-o", out
+    assert call("galaxy", "lines", *files, *arguments) == 0
     table, expected = QTable.read(out), predicted(folder, redshift)
-    assert list(table["file"]) == [str(path) for path in files] and table["redshift"].tolist() == redshift
-    assert table.colnames == ["file", "redshift", *expected.colnames]
+    assert list(table["galaxy"]) == [str(path) for path in files] and table["redshift"].tolist() == redshift
+    assert table.colnames == ["galaxy", "redshift", *expected.colnames]
     for name in expected.colnames[1:]:
         np.testing.assert_allclose(table[name].value, expected[name].value, rtol=1e-6)
     said = capsys.readouterr().out
@@ -49,6 +50,20 @@ def test_table(folder, capsys, given, redshift):
     row = next(line.split() for line in said.splitlines() if line.startswith("  HALPHA"))
     exact = [expected["HALPHA" + end][0].value for end in ("", "_p16", "_p84")]
     np.testing.assert_allclose([float(text) for text in row[1:]], exact, atol=6e-4)
+
+
+@pytest.mark.filterwarnings("ignore::specutils_blase.errors.BlaseWarning")
+def test_options_before_spectra_and_many_galaxies_in_a_file(folder, tmp_path, capsys):
+    flux = [2 + np.sin(WAVE.value / 800), 3 + np.sin(WAVE.value / 800)] * UNIT
+    Spectrum(flux=flux, spectral_axis=WAVE).write(tmp_path / "many.fits", format="tabular-fits")
+    QTable({"redshift": [0.1, 0.2]}).write(tmp_path / "z.ecsv")
+    out = tmp_path / "lines.ecsv"
+    for given in ("0.1,0.2", tmp_path / "z.ecsv"):
+        arguments = ["--redshift", given, "--overwrite", "-o", out, tmp_path / "many.fits"]
+        assert call("galaxy", "lines", "--predictor", folder / "p.asdf", *arguments) == 0
+        table, expected = QTable.read(out), predicted(folder, [0.1, 0.2])
+        assert list(table["galaxy"]) == [f"{tmp_path / 'many.fits'}, {k}" for k in range(2)]
+        np.testing.assert_allclose(table["HBETA"].value, expected["HBETA"].value, rtol=1e-5)
 
 
 def test_without_output_nothing_is_written(folder, capsys):
@@ -78,7 +93,8 @@ def test_errors(folder, capsys):
     cases = {
         (galaxy, "--predictor", predictor, "--redshift", -0.1): "redshift must be finite and not negative",
         (galaxy, "--predictor", predictor, "--redshift", "nan"): "redshift must be finite and not negative",
-        (galaxy, "--predictor", predictor, "--redshift", 0.1, 0.2): "--redshift must be one number, or one for each",
+        (galaxy, "--predictor", predictor, "--redshift", "0.1,0.2"): "redshift must have one value for each of 1 ",
+        (galaxy, "--predictor", predictor, "--redshift", "0.1,a"): "--redshift must be a number, numbers with commas",
         (galaxy, "--predictor", galaxy, "--redshift", 0.1): "name an ASDF file",
         (galaxy, "--predictor", folder / "no.asdf", "--redshift", 0.1): "name a file that exists",
         (counts, "--predictor", predictor, "--redshift", 0.1): "spectrum must have a flux density",

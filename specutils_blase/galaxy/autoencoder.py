@@ -389,7 +389,7 @@ class SpectrumAutoencoder:
         """
         check_whole("n", n, 1, "give the number of galaxies")
         check_whole("seed", seed, 0, "another draws other galaxies")
-        return self.density.sample(int(n), seed)
+        return self.density.sample(int(n), int(seed))
 
     def _checked(self, latents):
         values = np.atleast_2d(np.asarray(latents, dtype=float))
@@ -529,7 +529,7 @@ class SpectrumAutoencoder:
         self._check_covered(surveys, z)
         check_whole("seed", seed, 0, "another draws other noise")
         report = reporter(progress)
-        space, info = self._model.fine_tune(surveys, z, seed, report)
+        space, info = self._model.fine_tune(surveys, z, int(seed), report)
         report("")
-        history = [*self.fit_info.get("fine_tuning", []), {"n_galaxies": len(z), "seed": seed, **info}]
+        history = [*self.fit_info.get("fine_tuning", []), {"n_galaxies": len(z), "seed": int(seed), **info}]
         return SpectrumAutoencoder(space, self.density, {**self.fit_info, "fine_tuning": history})

@@ -2,6 +2,7 @@
 
 import numpy as np
 from astropy import units as u
+from astropy.utils.masked import Masked
 from specutils import Spectrum
 
 from specutils_blase.adapters import read_spectrum
@@ -28,8 +29,10 @@ def top_hat_continuum(spectrum, redshift):
     Parameters
     ----------
     spectrum : Spectrum, SpectrumCollection, SpectrumList, or list of Spectrum
-        One galaxy, rows of galaxies, or a list of n, each with its own pixels; a flux density per wavelength or
-        frequency, in the frame of the observer.
+        One galaxy, rows of galaxies, or a list of n, each with its own pixels; or a list of spectra of two dimensions,
+        the cameras with which the galaxies in their rows were observed, as the loaders of DESI return them: where two
+        cameras overlap, each counts to the middle. A flux density per wavelength or frequency, in the frame of the
+        observer.
     redshift : float, or array of shape (n,)
         Not negative.
 
@@ -60,28 +63,85 @@ def top_hat_continuum(spectrum, redshift):
     >>> print(np.isnan(continuum[0]).sum(), "bin lies beyond 7600 Angstrom")
     1 bin lies beyond 7600 Angstrom
     """
-    galaxies = members(spectrum, "spectrum")[0] if _is_several(spectrum) else [spectrum]
+    galaxies = _galaxies(spectrum)
     z = redshifts(redshift, len(galaxies))
     out = np.full((len(galaxies), len(BINS) - 1), np.nan)
-    for k, galaxy in enumerate(galaxies):
+    for k, cameras in enumerate(galaxies):
         try:
-            pixels = read_spectrum(galaxy, f"spectrum[{k}]" if len(galaxies) > 1 else "spectrum", report=False)
+            flux, edges, good = _pixels(cameras, f"spectrum[{k}]" if len(galaxies) > 1 else "spectrum")
         except NoPixelsError:
             if len(galaxies) == 1:
                 raise
             continue
-        out[k] = top_hat_means(per_wavelength(pixels)[None], pixels.edges, pixels.good[None], z[k : k + 1]).numpy()
+        out[k] = top_hat_means(flux[None], edges, good[None], z[k : k + 1]).numpy()
     return out * FLUX_UNIT
 
 
-def _is_several(spectrum):
-    return not (isinstance(spectrum, Spectrum) and spectrum.flux.ndim == 1)
+def is_cameras(spectra):
+    """Whether spectra are those of several cameras, with the galaxies in their rows."""
+    return (isinstance(spectra, list | tuple) and len(spectra) > 0
+            and all(isinstance(one, Spectrum) and one.flux.ndim == 2 for one in spectra))  # fmt: skip
+
+
+def same_galaxies(cameras, name):
+    """Raise unless all cameras have as many rows."""
+    rows = [len(camera.flux) for camera in cameras]
+    if len(set(rows)) > 1:
+        raise ValueError(explain(name, "have the same galaxies in all cameras", f"{rows} rows", "cut them alike"))
+
+
+def _galaxies(spectrum):
+    """A list of galaxies, each of which is a list of its cameras."""
+    if isinstance(spectrum, Spectrum) and spectrum.flux.ndim == 1:
+        return [[spectrum]]
+    if is_cameras(spectrum):
+        same_galaxies(spectrum, "spectrum")
+        return list(zip(*(members(camera, "spectrum")[0] for camera in spectrum), strict=True))
+    return [[one] for one in members(spectrum, "spectrum")[0]]
+
+
+def _pixels(cameras, name):
+    """Flux per wavelength, edges and goodness of the pixels of one galaxy, which no longer overlap."""
+    read, missing = [], None
+    for camera in cameras:
+        try:
+            read.append(read_spectrum(camera, name, report=False))
+        except NoPixelsError as error:
+            missing = error
+    if not read:
+        raise missing
+    read.sort(key=lambda pixels: pixels.edges[0, 0])
+    parts = [(per_wavelength(pixels), pixels.edges, pixels.good) for pixels in read]
+    for k in range(len(parts) - 1):
+        (_, before, _), (_, after, _) = parts[k : k + 2]
+        if (end := before[-1, 1]) <= (start := after[0, 0]):
+            continue
+        middle = 0.5 * (start + end)
+        left, right = before[:, 0] < middle, after[:, 1] > middle
+        parts[k], parts[k + 1] = ([values[some] for values in part]
+                                  for part, some in zip(parts[k : k + 2], (left, right), strict=True))  # fmt: skip
+        # The pixel in which the middle lies counts on its own side of it alone.
+        parts[k][1], parts[k + 1][1] = np.minimum(parts[k][1], middle), np.maximum(parts[k + 1][1], middle)
+    return (np.concatenate(values) for values in zip(*parts, strict=True))
+
+
+def unmasked(values):
+    """An array or Quantity of floats with NaN in place of what is masked; anything else as it came."""
+    if isinstance(values, np.ma.MaskedArray):
+        plain = np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
+        return plain if getattr(values, "unit", None) is None else plain * values.unit
+    if isinstance(values, Masked):
+        return (values * 1.0).filled(np.nan)
+    return values
 
 
 def redshifts(redshift, n):
     """Redshifts of n galaxies, (n,)."""
     try:
-        values = np.asarray(u.Quantity(np.asanyarray(redshift) * 1.0).to_value(u.one), dtype=float)
+        given = unmasked(redshift)
+        if np.asarray(given).dtype == bool:
+            raise TypeError("no number")
+        values = np.asarray(u.Quantity(np.asanyarray(given) * 1.0).to_value(u.one), dtype=float)
     except (TypeError, ValueError, u.UnitsError) as error:
         raise TypeError(explain("redshift", "be a number, or one for each galaxy", f"{redshift!r:.60}",
                                 "give z = wavelength / rest wavelength - 1")) from error  # fmt: skip
@@ -90,7 +150,9 @@ def redshifts(redshift, n):
                                  "give them in the order of the spectra"))  # fmt: skip
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
-        raise ValueError(explain("redshift", "be finite and not negative", f"{values[bad].ravel()[0]:g}",
+        got = f"{values[bad].ravel()[0]:g}"
+        raise ValueError(explain("redshift", "be finite and not negative",
+                                 got if given is redshift else f"{got} or a masked one",
                                  "leave those galaxies out"))  # fmt: skip
     return np.array(np.broadcast_to(values, (n,)))
 

@@ -16,6 +16,9 @@ from specutils_blase.orders import members
 
 __all__ = ["add_emission_lines"]
 
+# Velocity dispersion that no gas has [km/s].
+FASTEST = 20_000.0
+
 
 def add_emission_lines(spectrum, predictor, redshift, velocity_dispersion, *, seed=None):
     r"""
@@ -133,7 +136,7 @@ def _dispersions(value, n):
     if values.shape not in ((), (n,)):
         raise ValueError(explain(name, f"have one value, or one for each of {n} galaxies", f"the shape {values.shape}",
                                  "give them in the order of the spectra"))  # fmt: skip
-    if (bad := ~(np.isfinite(values) & (values > 0))).any():
-        raise ValueError(explain(name, "be finite and positive", f"{values[bad].ravel()[0]:g} km / s",
+    if (bad := ~((values > 0) & (values < FASTEST))).any():
+        raise ValueError(explain(name, f"be positive and less than {FASTEST:g} km / s", f"{values[bad].ravel()[0]:g}",
                                  "give that of the gas and the spectrograph together"))  # fmt: skip
     return np.array(np.broadcast_to(values, (n,)))

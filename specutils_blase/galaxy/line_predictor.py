@@ -10,7 +10,7 @@ from specutils import Spectrum
 
 from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.functional.galaxies import BINS, predictor_inputs
-from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts, top_hat_continuum
+from specutils_blase.galaxy.continuum import FLUX_UNIT, redshifts, top_hat_continuum, unmasked
 from specutils_blase.io.files import read_asdf, write_asdf
 from specutils_blase.nn.emission import EmissionLines
 from specutils_blase.progress import reporter
@@ -39,8 +39,9 @@ class EmissionLinePredictor:
     """
     Distributions of the true equivalent widths of ten emission lines, given the continuum and the redshift.
 
-    Made by `train_line_predictor`, or read from a file. One network gives all lines; [O III] 4959 and [N II] 6548 are
-    tied to their stronger partners by the ratio of their fluxes.
+    Made by `train_line_predictor`, or read from a file. One network gives all lines; the widths of [O III] 4959 and
+    [N II] 6548 are those of their stronger partners over the ratios of the fluxes, 2.98 and 2.96: that the continuum is
+    not the same at both lines changes the latter by a percent.
 
     Attributes
     ----------
@@ -51,7 +52,9 @@ class EmissionLinePredictor:
     limits : ndarray, shape (2, 13)
         Least and greatest of what went into the network in the training.
     fit_info : dict
-        Of the training: galaxies, epochs, seed, figure of merit, wall time.
+        Of the training: galaxies, epochs, seed, figure of merit, wall time; and ``noise_factors``, one for each line,
+        by which the errors of the measured widths are multiplied where noise is folded in: below one, the catalogue
+        quotes more noise than its widths have.
 
     Examples
     --------
@@ -162,7 +165,7 @@ class EmissionLinePredictor:
         check_whole("seed", seed, 0, "another makes other draws")
         noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
         table = self._empty_table(inputs)
-        values = self.network.draws(np.clip(inputs, *self.limits), int(n), seed, noise, scatter)
+        values = self.network.draws(np.clip(inputs, *self.limits), int(n), int(seed), noise, scatter)
         values[~covered] = np.nan
         for k, name in enumerate(LINES):
             table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
@@ -299,15 +302,17 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     _check_enough(inputs, width, noise)
     names = list(LINES)
     ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
-    network, fit_info = train_predictor(inputs, width, noise, ties, seed, reporter(progress))
+    network, fit_info = train_predictor(inputs, width, noise, ties, int(seed), reporter(progress))
+    fit_info["noise_factors"] = dict(zip(names, fit_info["noise_factors"], strict=True))
     limits = [inputs.min(axis=0), inputs.max(axis=0)]
-    return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": seed})
+    return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": int(seed)})
 
 
 def network_inputs(continuum, redshift):
     """What goes into the network, (n, 13), and for which galaxies all bins are covered, (n,)."""
     if isinstance(continuum, Spectrum) or not isinstance(continuum, u.Quantity | np.ndarray):
         continuum = top_hat_continuum(continuum, redshift)
+    continuum = unmasked(continuum)
     if not isinstance(continuum, u.Quantity):
         raise TypeError(explain("continuum", "have a unit", "plain numbers", f"multiply it with u.Unit('{FLUX_UNIT}')"))
     try:
@@ -331,14 +336,19 @@ def network_inputs(continuum, redshift):
 
 
 def measured_widths(values, n):
-    """Equivalent widths [Angstrom], (n, 10)."""
-    return _numbers_of_lines(values, n, "equivalent_width", u.AA)
+    """Equivalent widths [Angstrom], (n, 10), NaN where a line was not measured."""
+    width = _numbers_of_lines(values, n, "equivalent_width", u.AA)
+    if np.isinf(width).any():
+        raise ValueError(explain("equivalent_width", "be finite, and NaN where a line was not measured",
+                                 f"{width[np.isinf(width)][0]:g}", "give NaN there"))  # fmt: skip
+    return width
 
 
 def _ivar(values, n):
     ivar = _numbers_of_lines(values, n, "ivar", u.AA**-2)
-    if (bad := ivar < 0).any():
-        raise ValueError(explain("ivar", "not be negative", f"{ivar[bad][0]:g}", "give zero where nothing is known"))
+    if (bad := (ivar < 0) | np.isinf(ivar)).any():
+        raise ValueError(explain("ivar", "be finite and not negative", f"{ivar[bad][0]:g}",
+                                 "give zero where nothing is known"))  # fmt: skip
     return np.nan_to_num(ivar)
 
 
@@ -348,6 +358,7 @@ def _noise(ivar):
 
 
 def _numbers_of_lines(values, n, name, unit):
+    values = unmasked(values)
     try:
         values = u.Quantity(values, unit).value if not isinstance(values, u.Quantity) else values.to_value(unit)
     except (TypeError, ValueError, u.UnitsError) as error:

@@ -158,7 +158,9 @@ def plot_predictions(predictor, continuum, redshift, equivalent_width):
         ax.set_ylabel(r"Observed width [$\mathrm{\AA}$]")
     for ax in axes[1]:
         ax.set_xlabel(r"Predicted width [$\mathrm{\AA}$]")
-    axes[0, 0].legend(loc="lower right", frameon=False, fontsize="small", handlelength=1.6)
+    drawn = next((ax for ax in axes.flat if ax.get_legend_handles_labels()[0]), None)
+    if drawn is not None:
+        drawn.legend(loc="lower right", frameon=False, fontsize="small", handlelength=1.6)
     return axes
 
 

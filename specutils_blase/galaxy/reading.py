@@ -9,7 +9,7 @@ from specutils import Spectrum, SpectrumList
 
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import NoPixelsError, explain
-from specutils_blase.galaxy.continuum import FLUX_UNIT, density_factor, redshifts
+from specutils_blase.galaxy.continuum import FLUX_UNIT, density_factor, is_cameras, redshifts, same_galaxies
 from specutils_blase.instrument import BandedLSF, as_lsf
 from specutils_blase.orders import members
 from specutils_blase.solvers.galaxies import CameraArrays, Group
@@ -82,11 +82,9 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
     if isinstance(spectra, Spectrum) and spectra.flux.ndim <= 2:
         kind = "one" if spectra.flux.ndim == 1 else "rows"
         blocks = [(np.arange(1 if kind == "one" else len(spectra.flux)), [spectra])]
-    elif _is_cameras(spectra):
+    elif is_cameras(spectra):
         kind, blocks = "cameras", [(np.arange(len(spectra[0].flux)), list(spectra))]
-        if len({len(camera.flux) for camera in spectra}) > 1:
-            raise ValueError(explain(name, "have the same galaxies in all cameras",
-                                     f"{[len(camera.flux) for camera in spectra]} rows", "cut them alike"))  # fmt: skip
+        same_galaxies(spectra, name)
     else:
         kind = "list"
         blocks = [(np.array([k]), [one]) for k, one in enumerate(members(spectra, name)[0])]
@@ -139,11 +137,6 @@ def read_surveys(spectra, redshift, lsf):
         groups += [Group(group.numbers + before, group.cameras) for group in galaxies.groups]
         z.append(np.array(redshifts(values, galaxies.n), dtype=float))
     return groups, np.concatenate(z)
-
-
-def _is_cameras(spectra):
-    return (isinstance(spectra, list | tuple) and len(spectra) > 0
-            and all(isinstance(one, Spectrum) and one.flux.ndim == 2 for one in spectra))  # fmt: skip
 
 
 def _camera(spectrum, lsf, name):

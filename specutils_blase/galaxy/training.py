@@ -88,6 +88,7 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     surveys, z = read_surveys(spectra, redshift, lsf)
     n = len(z)
     _check_numbers(n, n_latents, n_components, epochs, validation, seed)
+    seed = int(seed)
     report = reporter(progress)
     identity = {"n_galaxies": str(n), "n_latents": str(n_latents), "n_components": str(n_components),
                 "epochs": str(epochs), "validation": str(validation), "seed": str(seed),

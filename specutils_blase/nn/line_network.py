@@ -30,7 +30,7 @@ class LineNetwork(nn.Module):
     n_inputs, n_lines : int
         Numbers that go in, and lines that come out.
     ties : sequence of (int, int, float)
-        Lines whose width is that of another line, divided by a number, times a factor that the network learns.
+        Lines whose width is that of another line, divided by a number; their noise is their own.
     width : int
         Units in each layer.
     members : int
@@ -50,7 +50,13 @@ class LineNetwork(nn.Module):
 
     def __init__(self, n_inputs: int, n_lines: int, *, ties=(), width: int = 128, members: int = 1) -> None:
         super().__init__()
-        sizes = [n_inputs, width, width, width, N_OUTPUTS * n_lines]
+        self.ties = [tuple(tie) for tie in ties]
+        partner = {line: other for line, other, _ in self.ties}
+        free = [line for line in range(n_lines) if line not in partner]
+        # The line, and the place in the last layer, that says what is true of each line.
+        self.says = [partner.get(line, line) for line in range(n_lines)]
+        self.places = [free.index(line) for line in self.says]
+        sizes = [n_inputs, width, width, width, N_OUTPUTS * len(free)]
         last = len(sizes) - 2
         self.weights = nn.ParameterList(
             torch.randn(members, a, b) * (a**-0.5 * (0.1 if k == last else 1.0))
@@ -58,7 +64,6 @@ class LineNetwork(nn.Module):
         )
         self.biases = nn.ParameterList(torch.zeros(members, 1, size) for size in sizes[1:])
         self.noise = nn.Parameter(torch.zeros(members, 1, n_lines))
-        self.ties = [tuple(tie) for tie in ties]
         self.register_buffer("center", torch.zeros(n_inputs))
         self.register_buffer("spread", torch.ones(n_inputs))
         self.register_buffer("scale", torch.ones(n_lines))
@@ -78,31 +83,25 @@ class LineNetwork(nn.Module):
             if k < len(self.weights) - 1:
                 out = nn.functional.silu(out)
         noise = self.noise.expand(-1, out.shape[1], -1)
-        return torch.cat([out.unflatten(-1, (-1, N_OUTPUTS)), noise[..., None]], -1)
+        return torch.cat([out.unflatten(-1, (-1, N_OUTPUTS))[..., self.places, :], noise[..., None]], -1)
 
     def knot_weights(self, numbers: Tensor) -> Tensor:
-        """Linear interpolation between the knots at the strength of each line, or its partner's, (..., n_lines, 5)."""
-        partner = torch.arange(numbers.shape[-2], device=numbers.device)
-        for line, other, _ in self.ties:
-            partner[line] = other
-        level = ((numbers[..., partner, 0] - self.strength[0]) / self.strength[1]).clamp(KNOTS[0], KNOTS[-1])
+        """Linear interpolation between the knots at the strength of each line, (..., n_lines, 5)."""
+        level = ((numbers[..., 0] - self.strength[0]) / self.strength[1]).clamp(KNOTS[0], KNOTS[-1])
         knots = numbers.new_tensor(KNOTS)
         return (1.0 - (level[..., None] - knots).abs() / (knots[1] - knots[0])).clamp_min(0.0)
 
     def corrected(self, numbers: Tensor) -> Tensor:
         """Numbers of the last layer, (..., n_lines, 5), as m, g, e, d and ln of the noise factor."""
         shift = torch.einsum("...kb,kbp->...kp", self.knot_weights(numbers), self.correction)
-        m = numbers[..., 0].clamp(-10.0, 8.0)
-        ln_g, e, ln_d, ln_noise = (numbers[..., 1:] + shift).unbind(-1)
-        out = [m, torch.exp(ln_g.clamp(-4.0, 1.5) - 0.3), 0.5 * e.clamp(-3.0, 3.0),
-               torch.exp(0.3 * ln_d.clamp(-3.0, 3.0)), ln_noise.clamp(-1.5, 0.25)]  # fmt: skip
-        out = [list(values.unbind(-1)) for values in out]
+        ln_g, e, ln_d = (numbers[..., 1:4] + shift[..., self.says, :3]).unbind(-1)
+        ln_noise = numbers[..., 4] + shift[..., 3]
+        scale = self.scale.clone()
         for line, partner, ratio in self.ties:
-            out[0][line] = out[0][line] + out[0][partner] + torch.log(self.scale[partner] / self.scale[line] / ratio)
-            for values in out[1:4]:
-                values[line] = values[partner]
-        m, *rest = (torch.stack(values, -1) for values in out)
-        return torch.stack([m + torch.log(self.scale), *rest], -1)
+            scale[line] = self.scale[partner] / ratio
+        return torch.stack([numbers[..., 0].clamp(-10.0, 8.0) + torch.log(scale),
+                            torch.exp(ln_g.clamp(-4.0, 1.5) - 0.3), 0.5 * e.clamp(-3.0, 3.0),
+                            torch.exp(0.3 * ln_d.clamp(-3.0, 3.0)), ln_noise.clamp(-1.5, 0.25)], -1)  # fmt: skip
 
     def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""

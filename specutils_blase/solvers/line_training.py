@@ -64,8 +64,6 @@ def train_line_network(inputs: Tensor, width: Tensor, noise: Tensor, *, ties, se
             numbers = network.numbers(inputs[some])[fold[some], torch.arange(len(some))]
         network = _last_member(network)
         network.strength.copy_(torch.stack([numbers[..., 0].mean(0), numbers[..., 0].std(0).clamp_min(1e-3)]))
-        for line, partner, _ in network.ties:
-            network.strength[:, line] = network.strength[:, partner]
         network.correction.copy_(_correction(network, numbers, width[some], noise[some], known[some]))
         with torch.no_grad():
             parameters = network.corrected(numbers)
@@ -183,4 +181,8 @@ def train_predictor(inputs: np.ndarray, width: np.ndarray, noise: np.ndarray, ti
     tensors = (torch.as_tensor(values, dtype=torch.float32) for values in (inputs, width, noise))
     network = train_line_network(*tensors, ties=ties, seed=seed, report=report)
     show("")
-    return network, {"epochs": EPOCHS, "negative_log_likelihood": seen[-1], "wall_time": time.monotonic() - start}
+    with torch.inference_mode():
+        some = torch.as_tensor(inputs[:: 1 + len(inputs) // ENOUGH], dtype=torch.float32)
+        factors = torch.exp(network(some)[0, ..., 4].mean(0)).tolist()
+    return network, {"epochs": EPOCHS, "negative_log_likelihood": seen[-1], "noise_factors": factors,
+                     "wall_time": time.monotonic() - start}  # fmt: skip

@@ -5,6 +5,8 @@ import pytest
 from astropy import constants
 from astropy import units as u
 from astropy.nddata import InverseVariance
+from astropy.table import MaskedColumn
+from astropy.utils.masked import Masked
 from hypothesis import given
 from hypothesis import strategies as st
 from specutils import Spectrum, SpectrumList
@@ -107,11 +109,50 @@ def test_a_galaxy_without_pixels():
     (0.1 * u.km, TypeError, "redshift must be a number"),
     (-0.01, ValueError, "redshift must be finite and not negative, got -0.01"),
     (np.nan, ValueError, "redshift must be finite and not negative, got nan"),
+    (np.ma.masked, ValueError, "redshift must be finite and not negative, got nan or a masked one"),
+    (np.ma.array([0.1], mask=[True]), ValueError, "got nan or a masked one"),
+    (MaskedColumn([0.1], mask=[True]), ValueError, "got nan or a masked one"),
+    (Masked([0.1] * u.one, mask=[True]), ValueError, "got nan or a masked one"),
+    (True, TypeError, "redshift must be a number"),
     ([0.1, 0.2], ValueError, "redshift must have one value for each of 1 galaxies"),
 ])  # fmt: skip
 def test_bad_redshifts(redshift, error, text):
     with pytest.raises(error, match=text):
         top_hat_continuum(galaxy(), redshift)
+
+
+@pytest.mark.parametrize("redshift", [
+    np.ma.array([0.1], mask=[False]), MaskedColumn([0.1]), MaskedColumn([10], unit="percent"), Masked([0.1] * u.one),
+    np.float32(0.1), 0.1 * u.one, [0.1],
+])  # fmt: skip
+def test_kinds_of_redshifts(redshift):
+    expected = top_hat_continuum(galaxy(), 0.1).value
+    np.testing.assert_allclose(top_hat_continuum(galaxy(), redshift).value, expected, rtol=1e-5)
+
+
+def test_cameras_of_galaxies_are_one_spectrum():
+    """Two cameras that overlap, as those of DESI: each counts to the middle, in the middle of a pixel."""
+    edges, z = np.linspace(3500.0, 8500.0, 2001), [0.05, 0.1]
+    centers = (edges[1:] + edges[:-1]) / 2
+    flux = 3.0 + np.random.default_rng(1).normal(size=(2, 2000))
+    expected = top_hat_continuum(galaxy(flux, centers), z).value
+    first, second = slice(0, 901), slice(800, 2000)  # 101 pixels overlap
+    spoiled = flux.copy()
+    spoiled[:, 800:850] = 1e6
+    blue, red = galaxy(flux[:, first], centers[first]), galaxy(spoiled[:, second], centers[second])
+    for cameras in ([blue, red], [red, blue], SpectrumList([blue, red])):
+        np.testing.assert_allclose(top_hat_continuum(cameras, z).value, expected, rtol=1e-12)
+    unlike = galaxy(flux[:, second] * 1e-3, centers[second], unit=UNIT * 1000)
+    np.testing.assert_allclose(top_hat_continuum([blue, unlike], z).value, expected, rtol=1e-9)
+    with pytest.raises(ValueError, match="spectrum must have the same galaxies in all cameras"):
+        top_hat_continuum([blue, red[:1]], z)
+    dark = galaxy(flux[:, second], centers[second], uncertainty=InverseVariance(np.zeros((2, 1200))))
+    half = top_hat_continuum([blue, dark], z).value
+    assert np.isfinite(half[:, :4]).all() and np.isnan(half[:, -1]).all()
+    apart = top_hat_continuum([galaxy(flux[:, :900], centers[:900]), galaxy(flux[:, 1000:], centers[1000:])], z).value
+    assert (np.isnan(apart).sum(axis=1) < 3).all()
+    known = np.isfinite(apart)
+    np.testing.assert_allclose(apart[known], expected[known], rtol=0.05)
 
 
 @pytest.mark.parametrize("unit", [u.one, u.ct, u.erg / u.s, u.W / u.m**2])

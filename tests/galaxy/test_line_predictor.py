@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.cosmology import FlatLambdaCDM
+from astropy.utils.masked import Masked
 from scipy import stats
 from specutils import Spectrum
 
@@ -69,10 +70,11 @@ def test_quantiles_are_those_of_the_draws(predictor, data):
 @pytest.mark.parametrize(("weak", "strong"), [("OIII_4959", "OIII_5007"), ("NII_6548", "NII_6584")])
 def test_pairs_from_one_level_have_one_ratio_in_every_draw(predictor, data, weak, strong):
     drawn = predictor.sample(data[0][:5], data[1][:5], 200)
-    ratio = (drawn[strong] / drawn[weak]).value
-    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-5)
+    ratio = {"OIII_5007": 2.98, "NII_6584": 2.96}[strong]
+    np.testing.assert_allclose((drawn[strong] / drawn[weak]).value, ratio, rtol=1e-5)
     table = predictor.predict(data[0][:5], data[1][:5])
-    np.testing.assert_allclose((table[strong] / table[weak]).value, ratio[:, 0], rtol=1e-5)
+    for end in ("", "_p16", "_p84"):
+        np.testing.assert_allclose((table[strong + end] / table[weak + end]).value, ratio, rtol=1e-5)
 
 
 def test_draws_repeat_with_their_seed_and_are_positive_with_noise(predictor, data):
@@ -186,7 +188,11 @@ def test_bad_numbers_of_lines():
         predictor.sample(FLUX, 0.1, seed=None)
     with pytest.raises(ValueError, match=r"ivar must have the shape \(3, 10\), got \(3, 9\)"):
         predictor.sample(FLUX, 0.1, ivar=ones[:, :9])
-    with pytest.raises(ValueError, match="ivar must not be negative, got -1"):
+    with pytest.raises(ValueError, match="equivalent_width must be finite, and NaN where a line was not measured"):
+        predictor.probability(FLUX, 0.1, np.inf * ones, ones)
+    with pytest.raises(ValueError, match="ivar must be finite and not negative, got inf"):
+        predictor.sample(FLUX, 0.1, ivar=np.inf * ones)
+    with pytest.raises(ValueError, match="ivar must be finite and not negative, got -1"):
         predictor.probability(FLUX, 0.1, ones, -ones)
     with pytest.raises(ValueError, match=r"equivalent_width must have the shape \(3, 10\)"):
         predictor.probability(FLUX, 0.1, ones[0], ones)
@@ -194,6 +200,27 @@ def test_bad_numbers_of_lines():
         predictor.probability(FLUX, 0.1, ones * u.s, ones)
     with pytest.raises(u.UnitsError, match="ivar must be numbers in 1 / Angstrom2"):
         predictor.probability(FLUX, 0.1, ones, ones * u.AA)
+
+
+@pytest.mark.filterwarnings("ignore::specutils_blase.errors.BlaseWarning")
+def test_what_is_masked_was_not_measured(predictor, data):
+    flux, redshift, width, ivar = (values[:40] for values in data)
+    missing = ~np.isfinite(width)
+    hidden = np.where(missing, 999.0, width)
+    expected = predictor.probability(flux, redshift, width, ivar)
+    kinds = [(np.ma.array(hidden, mask=missing), ivar), (Masked(hidden * u.AA, mask=missing), ivar),
+             (hidden, np.ma.array(ivar, mask=missing)), (hidden, Masked(ivar / u.AA**2, mask=missing))]  # fmt: skip
+    for one in kinds:
+        table = predictor.probability(flux, redshift, *one)
+        assert all(np.array_equal(table[name], expected[name], equal_nan=True) for name in LINES)
+    gone = np.zeros((40, 12), dtype=bool)
+    gone[7, 3] = True
+    assert np.isnan(predictor.predict(Masked(flux, mask=gone), redshift)["HBETA"]).nonzero()[0].tolist() == [7]
+
+
+def test_noise_factors_are_told(predictor):
+    factors = predictor.fit_info["noise_factors"]
+    assert list(factors) == list(LINES) and all(0.5 < factor < 1.5 for factor in factors.values())
 
 
 def test_bad_input_of_a_training(data):
