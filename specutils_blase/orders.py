@@ -103,7 +103,8 @@ class Orders:
         for out, kept, spectrum in zip(flux, self.kept, spectra, strict=True):
             out[kept] = spectrum.flux.value
         flux = u.Quantity(flux, spectra[0].flux.unit, copy=False)  # these kinds have one unit
-        return type(self.source)(flux=flux, spectral_axis=self.source.spectral_axis, mask=np.isnan(flux.value),
+        index = {"spectral_axis_index": 1} if isinstance(self.source, Spectrum) else {}
+        return type(self.source)(flux=flux, spectral_axis=self.source.spectral_axis, mask=np.isnan(flux.value), **index,
                                  meta={} if self.source.meta is None else dict(self.source.meta))  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def members(observed, name):
 
     Parameters
     ----------
-    observed : SpectrumCollection, SpectrumList, list of Spectrum, or Spectrum of two dimensions
+    observed : Spectrum of one or two dimensions, SpectrumCollection, SpectrumList or list of Spectrum
     name : str
         Name of the argument, for messages.
 
@@ -217,19 +218,16 @@ def members(observed, name):
         kept = [np.isfinite(axis.value) & (axis.value > 0) for axis in observed.spectral_axis]
         return [one_of(observed, k) for k in range(len(kept))], kept
     if isinstance(observed, Spectrum):
-        if observed.flux.ndim != 2:
-            raise ValueError(explain(name, "have one or two dimensions", f"flux of shape {observed.flux.shape}",
-                                     f"take a part, e.g. {name}[0]"))  # fmt: skip
-        if observed.spectral_axis_index != 1:  # nothing else tells the two axes of a square one apart
-            raise ValueError(explain(name, "have the spectral axis last", "it first",
-                                     "transpose flux, uncertainty and mask"))  # fmt: skip
+        check_rows(observed, name)
+        if observed.flux.ndim == 1:
+            return [observed], [np.ones(observed.flux.size, dtype=bool)]
         everything = np.ones(observed.flux.shape[1], dtype=bool)
         # the axis itself, because slices of it lose the bin edges it was given
         rows = [_row(observed, k, observed.spectral_axis, slice(None)) for k in range(len(observed.flux))]
         return rows, [everything] * len(rows)
     if not isinstance(observed, list | tuple):
         raise TypeError(explain(name, "be a Spectrum, a SpectrumCollection, a SpectrumList or a list of Spectrum",
-                                type(observed).__name__, "put the orders into a list"))  # fmt: skip
+                                type(observed).__name__, "put the spectra into a list"))  # fmt: skip
     for k, member in enumerate(observed):
         if not isinstance(member, Spectrum):
             raise TypeError(explain(f"{name}[{k}]", "be a specutils Spectrum", type(member).__name__,
@@ -237,6 +235,16 @@ def members(observed, name):
     if not observed:
         raise NoPixelsError(explain(name, "hold spectra", "an empty list", "check how it was read"))
     return list(observed), [np.ones(member.flux.size, dtype=bool) for member in observed]
+
+
+def check_rows(observed, name):
+    """Raise unless a Spectrum has spectra in its rows, or is one."""
+    if observed.flux.ndim > 2:
+        raise ValueError(explain(name, "have one or two dimensions", f"flux of shape {observed.flux.shape}",
+                                 f"take a part, e.g. {name}[0]"))  # fmt: skip
+    if observed.spectral_axis_index != observed.flux.ndim - 1:  # nothing else tells the two axes of a square one apart
+        raise ValueError(explain(name, "have the spectral axis last", "it first",
+                                 "transpose flux, uncertainty and mask"))  # fmt: skip
 
 
 def _row(observed, k, axis, keep):

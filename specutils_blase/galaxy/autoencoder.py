@@ -1,5 +1,6 @@
 """A few numbers in place of a galaxy's spectrum: in the rest frame, whatever the redshift and the instrument."""
 
+import copy
 import warnings
 from typing import NamedTuple
 
@@ -32,9 +33,10 @@ class Latents(np.ndarray):
     covariance : ndarray, shape (n, n_latents, n_latents)
         Of the latents, from the inverse variances of the pixels and the prior, which is what the population has. None
         of a part or of a result of arithmetic.
-    coverage : ndarray, shape (n,)
-        Part of the variance that the latents have in the population which the pixels have removed: one where they are
-        well known, zero where nothing is seen that depends on them.
+    coverage : ndarray, shape (n, n_latents)
+        Of what each latent does to the rest-frame spectrum, over the whole table of the decoder, the part that falls on
+        pixels that could be used (of its square). It falls when lines leave the window, whatever the noise: a latent
+        may then be another one than at a redshift at which they are seen, by more than its covariance.
     redshift : ndarray, shape (n,)
         At which they were found.
 
@@ -55,7 +57,7 @@ class Latents(np.ndarray):
     >>> galaxies = Spectrum(flux=flux, spectral_axis=wave * u.AA, uncertainty=ivar)
     >>> galaxy = train_autoencoder(galaxies, z, n_latents=2, n_components=4, epochs=5, progress=False)
     >>> latents = galaxy.encode(galaxies[:3], z[:3])
-    >>> latents.shape, latents.covariance.shape, bool((latents.coverage > 0.9).all())
+    >>> latents.shape, latents.covariance.shape, bool((latents.coverage > 0.4).all())
     ((3, 2), (3, 2, 2), True)
     >>> print((latents - latents.mean(axis=0)).coverage)
     None
@@ -65,6 +67,26 @@ class Latents(np.ndarray):
 
     def __array_finalize__(self, origin):
         """Parts and results of arithmetic are arrays without these attributes."""
+
+    def copy(self, order="C"):
+        """The same latents, with what is known of them."""
+        same = super().copy(order)
+        vars(same).update(copy.deepcopy(vars(self)))
+        return same
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        make, arguments, state = super().__reduce__()
+        return make, arguments, (state, vars(self))
+
+    def __setstate__(self, state):
+        super().__setstate__(state[0])
+        vars(self).update(state[1])
 
 
 class RedshiftFit(NamedTuple):
@@ -163,6 +185,10 @@ class SpectrumAutoencoder:
         return (f"<SpectrumAutoencoder of {self.n_latents} latents, {wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the "
                 f"rest frame, trained with {self.fit_info.get('n_galaxies')} galaxies>")  # fmt: skip
 
+    def __deepcopy__(self, memo):
+        # The instruments that were met are no part of it.
+        return SpectrumAutoencoder(*copy.deepcopy((self.space, self.density, self.fit_info), memo))
+
     @property
     def n_latents(self):
         """Number of latents."""
@@ -243,8 +269,7 @@ class SpectrumAutoencoder:
         values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
         latents = values.view(Latents)
         latents.covariance, latents.redshift = covariance, z
-        prior = float(self.space.variance.sum())
-        latents.coverage = np.clip(1.0 - np.trace(covariance, axis1=1, axis2=2) / prior, 0.0, 1.0)
+        latents.coverage = self._model.coverage(galaxies.groups, z, values)
         return galaxies, latents, factor, n_pix, chi2
 
     def _check_covered(self, groups, z):
@@ -276,7 +301,7 @@ class SpectrumAutoencoder:
 
         Returns
         -------
-        Spectrum, or SpectrumList
+        Spectrum, SpectrumCollection or SpectrumList
             In the form and the unit of the input; masked where pixels lie beyond the decoder's table.
             ``meta["latents"]``, ``meta["redshift"]``, ``meta["chi2"]`` and ``meta["n_pixels"]`` have a row, or a
             number, for each galaxy.
@@ -290,8 +315,10 @@ class SpectrumAutoencoder:
             values.append([(np.where(covered, flux, np.nan), ~covered) for flux, covered in seen])
         out = galaxies.spectra(values)
         whole = {"latents": np.asarray(latents), "redshift": latents.redshift, "chi2": chi2, "n_pixels": n_pix}
-        for k, one in enumerate(out if isinstance(out, list) else [out]):
-            one.meta.update({name: array[k] for name, array in whole.items()} if galaxies.kind == "list" else whole)
+        is_list = isinstance(out, list)
+        for k, one in enumerate(out if is_list else [out]):
+            one.meta.update({name: array[k] for name, array in whole.items()} if is_list and galaxies.kind == "list"
+                            else whole)  # fmt: skip
         return out
 
     def rest_frame(self, spectrum, redshift=None, *, lsf=None):
@@ -337,6 +364,8 @@ class SpectrumAutoencoder:
             If pixels lie beyond the decoder's table at a redshift.
         """
         values = self._checked(latents)
+        if len(values) == 1 and np.ndim(redshift) == 1:
+            values = np.repeat(values, len(redshift), axis=0)
         z = np.array(redshifts(redshift, len(values)), dtype=float)
         wavelength_values(spectral_axis, "spectral_axis")
         template = Spectrum(flux=np.ones(len(spectral_axis)) * u.one, spectral_axis=spectral_axis)
@@ -356,7 +385,8 @@ class SpectrumAutoencoder:
                                         f"{table[-1]:.0f} Angstrom in the rest frame, with a margin for the line "
                                         "spread function", got, "cut it"))  # fmt: skip
         flux = flux[:, ::-1] if is_reversed else flux
-        return Spectrum(flux=(flux[0] if np.ndim(latents) == 1 else flux) * u.one, spectral_axis=template.spectral_axis)
+        flux = flux[0] if np.ndim(latents) == 1 and np.ndim(redshift) == 0 else flux
+        return Spectrum(flux=flux * u.one, spectral_axis=template.spectral_axis, spectral_axis_index=flux.ndim - 1)
 
     def log_probability(self, latents):
         """
@@ -428,7 +458,10 @@ class SpectrumAutoencoder:
         galaxies = read_galaxies(spectrum, lsf)
         if bounds is None:
             bounds = (0.0, self._highest(galaxies))
-        lower, upper = np.asarray(bounds, dtype=float)
+        try:
+            lower, upper = (float(bound) for bound in bounds)
+        except (TypeError, ValueError):
+            lower = upper = np.nan
         if not -0.1 <= lower < upper <= 20.0:
             raise ValueError(explain("bounds", "be (lowest, highest) redshift", f"{bounds}", "give e.g. (0, 1)"))
         found = self._fit_redshift(galaxies, (lower, upper), progress)

@@ -92,8 +92,6 @@ def same_galaxies(cameras, name):
 
 def _galaxies(spectrum):
     """A list of galaxies, each of which is a list of its cameras."""
-    if isinstance(spectrum, Spectrum) and spectrum.flux.ndim == 1:
-        return [[spectrum]]
     if is_cameras(spectrum):
         same_galaxies(spectrum, "spectrum")
         return list(zip(*(members(camera, "spectrum")[0] for camera in spectrum), strict=True))

@@ -88,7 +88,7 @@ def add_emission_lines(spectrum, predictor, redshift, velocity_dispersion, *, se
     if not isinstance(predictor, EmissionLinePredictor):
         raise TypeError(explain("predictor", "be an EmissionLinePredictor", type(predictor).__name__,
                                 "train one with train_line_predictor"))  # fmt: skip
-    galaxies = [spectrum] if spectrum.flux.ndim == 1 else members(spectrum, "spectrum")[0]
+    galaxies = members(spectrum, "spectrum")[0]
     z = redshifts(redshift, len(galaxies))
     dispersion = _dispersions(velocity_dispersion, len(galaxies))
     table = predictor.predict(spectrum, z) if seed is None else predictor.sample(spectrum, z, seed=seed)
@@ -108,6 +108,7 @@ def add_emission_lines(spectrum, predictor, redshift, velocity_dispersion, *, se
     # An absent mask is not passed at all, because only then does Spectrum mask NaN; the axis itself keeps its edges.
     mask = {} if spectrum.mask is None else {"mask": np.array(spectrum.mask)}
     return Spectrum(flux=flux.reshape(spectrum.flux.shape) * spectrum.flux.unit, spectral_axis=spectrum.spectral_axis,
+                    spectral_axis_index=spectrum.flux.ndim - 1,
                     uncertainty=copy.deepcopy(spectrum.uncertainty), meta=meta, **mask)  # fmt: skip
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from astropy import units as u
 from astropy.nddata import InverseVariance, UnknownUncertainty
-from specutils import Spectrum, SpectrumList
+from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase.adapters import read_spectrum
 from specutils_blase.errors import NoPixelsError, explain
 from specutils_blase.galaxy.continuum import FLUX_UNIT, density_factor, is_cameras, redshifts, same_galaxies
 from specutils_blase.instrument import BandedLSF, as_lsf
-from specutils_blase.orders import members
+from specutils_blase.orders import check_rows, members
 from specutils_blase.solvers.galaxies import CameraArrays, Group
 
 __all__ = ["FEWEST", "Galaxies", "pixels_of", "read_galaxies", "read_surveys"]
@@ -31,15 +31,19 @@ class Galaxies:
     n : int
         Galaxies.
     sources : list of list
-        For each group and camera, the axis that a spectrum of it gets (wave, is_reversed, Spectrum).
-    kind : type
+        For each group, of each camera, or of each galaxy of a list: what its spectra get, (is_reversed, pixels,
+        Spectrum).
+    kind : "one", "rows", "cameras" or "list"
         What the spectra came in.
+    whole : Spectrum, SpectrumCollection, SpectrumList or list
+        That itself.
     """
 
     groups: list
     n: int
     sources: list
-    kind: object
+    kind: str
+    whole: object
 
     def spectra(self, values):
         """
@@ -55,10 +59,9 @@ class Galaxies:
             return SpectrumList(made) if self.kind == "cameras" else made[0]
         out = [None] * self.n
         for group, sources, some in zip(self.groups, self.sources, values, strict=True):
-            for k, number in enumerate(group.numbers):
-                flux, mask = (array[k : k + 1] for array in some[0])
-                out[number] = _like(sources[0], (flux, mask), keep_row=True)
-        return SpectrumList(out)
+            for k, (number, source) in enumerate(zip(group.numbers, sources, strict=True)):
+                out[number] = _like(source, [array[k : k + 1] for array in some[0]], keep_row=True)
+        return _collected(out, self.whole) if isinstance(self.whole, SpectrumCollection) else SpectrumList(out)
 
 
 def read_galaxies(spectra, lsf=None, name="spectrum"):
@@ -102,7 +105,7 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
                        for one, some in zip(cameras, lsfs, strict=True)]) for numbers, cameras in blocks]  # fmt: skip
     groups, sources = _joined(read)
     _check_pixels(groups, n, name)
-    return Galaxies(groups, n, sources, kind)
+    return Galaxies(groups, n, sources, kind, spectra)
 
 
 def read_surveys(spectra, redshift, lsf):
@@ -141,6 +144,7 @@ def read_surveys(spectra, redshift, lsf):
 
 def _camera(spectrum, lsf, name):
     """Arrays of the rows of a spectrum, and its axis."""
+    check_rows(spectrum, name)
     edges, wave, axis = pixels_of(spectrum, name)
     flux = np.atleast_2d(np.asarray(spectrum.flux.value, dtype=np.float64))
     ivar = _inverse_variance(spectrum, flux.shape, name)
@@ -206,7 +210,7 @@ def _response(spectrum, lsf, wave, n, is_reversed, name):
 
 def _joined(read):
     """Groups of galaxies with the same pixels, and the sources of their cameras."""
-    if len(read) == 1:
+    if len(read) == 1:  # of several cameras, or one
         return [Group(numbers, [arrays for arrays, _ in cameras]) for numbers, cameras in read], [
             [source for _, source in cameras] for _, cameras in read]  # fmt: skip
     found = {}
@@ -221,7 +225,7 @@ def _joined(read):
         joined = CameraArrays(first.edges, np.concatenate([arrays.flux for _, arrays, _ in some]),
                               np.concatenate([arrays.ivar for _, arrays, _ in some]), first.power, bands)  # fmt: skip
         groups.append(Group(np.concatenate([numbers for numbers, _, _ in some]), [joined]))
-        sources.append([some[0][2]])
+        sources.append([source for *_, source in some])
     return groups, sources
 
 
@@ -246,5 +250,15 @@ def _like(source, values, keep_row):
     if keep_row:
         flux, mask = flux[0], mask[0]
     return Spectrum(flux=flux * unit, spectral_axis=spectrum.spectral_axis, mask=mask,
+                    spectral_axis_index=flux.ndim - 1,
                     meta={**{k: v for k, v in (spectrum.meta or {}).items() if k != "resolution_data"},
                           "wavelength_medium": pixels.medium})  # fmt: skip
+
+
+def _collected(spectra, source):
+    """The collection whose rows are some spectra, without values where it has no pixels."""
+    flux = np.full(source.flux.shape, np.nan)
+    mask = np.ones(source.flux.shape, dtype=bool)
+    for row, spectrum, keep in zip(range(len(flux)), spectra, members(source, "spectrum")[1], strict=True):
+        flux[row, keep], mask[row, keep] = spectrum.flux.value, spectrum.mask
+    return SpectrumCollection(flux=flux * source.flux.unit, spectral_axis=source.spectral_axis, mask=mask, meta={})

@@ -84,7 +84,7 @@ def read_checkpoint(path: Path, identity: dict[str, str]) -> dict:
         state = torch.load(content, map_location="cpu", weights_only=True)
         found = state["identity"]
     except Exception as problem:  # a file that torch did not write fails in as many ways as there are files
-        raise ValueError(f"checkpoint must be a file that minimize wrote, got {path}; give another path") from problem
+        raise ValueError(f"checkpoint must be a file that such a run wrote, got {path}; give another path") from problem
     differences = [
         f"{name} ({found.get(name, 'absent')} in the file, {identity.get(name, 'absent')} now)"
         for name in dict.fromkeys([*identity, *found])

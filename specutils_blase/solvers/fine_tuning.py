@@ -87,7 +87,7 @@ def _tempered(model, groups):
     most = HOPELESS * float(torch.cat(misfit).median())
     out = []
     for (cameras, redshift), one in zip(groups, misfit, strict=True):
-        weight = (most / one.clamp_min(most))[:, None]
+        weight = torch.where(one > most, most / one, 1.0)[:, None]
         out.append(([replace(camera, ivar=camera.ivar * weight.to(camera.ivar)) for camera in cameras], redshift))
     return out
 
@@ -120,7 +120,7 @@ def _sums(model, groups, change, generator):
             pairs = (coefficients[:, :, None] * coefficients[:, None]).flatten(1)
             matrix += (ivar.T @ pairs).unflatten(1, (k, k))
             vector += (ivar * flux).T @ coefficients
-    return matrix, vector, square / max(weight, 1.0)
+    return matrix, vector, square / weight if weight and square else 1.0
 
 
 def _left(model, cameras, redshift):

@@ -83,12 +83,13 @@ class Group:
     cameras: Sequence[CameraArrays]
 
     def levels(self) -> np.ndarray:
-        """Weighted mean of the flux of each galaxy, (n,): its sign does not matter, only its size."""
+        """Weighted mean of the flux of each galaxy, or a little of its noise, (n,): its sign does not matter."""
         weight = sum(camera.ivar.sum(1) for camera in self.cameras)
         flux = sum((camera.ivar * camera.flux).sum(1) for camera in self.cameras)
         square = sum((camera.ivar * camera.flux**2).sum(1) for camera in self.cameras)
+        number = sum((camera.ivar > 0).sum(1) for camera in self.cameras)
         weight = np.maximum(weight, 1e-300)
-        return np.maximum(np.abs(flux / weight), 1e-3 * np.sqrt(square / weight) + 1e-300)
+        return np.maximum(np.abs(flux / weight), 1e-3 * np.sqrt(np.maximum(square, number) / weight) + 1e-300)
 
 
 class GalaxyModel:
@@ -151,6 +152,30 @@ class GalaxyModel:
         cameras, levels = self.cameras(group)
         with torch.no_grad():
             return statistics(cameras, torch.from_numpy(redshift), self.space.components, report), levels
+
+    def coverage(self, groups: Sequence[Group], redshift: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        """
+        How much of what each latent does to the rest-frame spectrum falls on pixels that can be used, (n, n_latents).
+
+        The part of the square of the change, over the whole table: whatever the noise is, it falls when wavelengths
+        leave the window.
+        """
+        out = np.zeros(latents.shape)
+        for group in groups:
+            for numbers in np.array_split(np.arange(len(group.numbers)), len(group.numbers) // 64 + 1):
+                rows = group.numbers[numbers]
+                with torch.no_grad():
+                    slopes = torch.func.vmap(torch.func.jacrev(self.space.coefficients))(
+                        torch.from_numpy(latents[rows]).float())  # fmt: skip
+                    change = torch.einsum("nkp,kt->npt", slopes, self.space.components).numpy() ** 2
+                observed = (1.0 + redshift[rows, None]) * self.wave
+                seen = np.zeros(observed.shape, dtype=bool)
+                for camera in group.cameras:
+                    pixel = (np.searchsorted(camera.edges[:, 0], observed, side="right") - 1).clip(0)
+                    inside = (observed >= camera.edges[pixel, 0]) & (observed < camera.edges[pixel, 1])
+                    seen |= inside & (np.take_along_axis(camera.ivar[numbers], pixel, axis=1) > 0)
+                out[rows] = (change * seen[:, None]).sum(-1) / change.sum(-1).clip(1e-30)
+        return out
 
     def encode(self, groups: Sequence[Group], redshift: np.ndarray):
         """Latents (n, n_latents), their covariances, factors of the spectra, pixels on the table, chi2."""
@@ -259,7 +284,8 @@ def train_galaxy_model(
     """
     first, last, step = _table(groups, redshift)
     n_table = int(math.log(last / first) * SPEED_OF_LIGHT / step) + 1
-    space = LatentSpace(n_components, n_latents, first=first, step=step, n_table=n_table)
+    with torch.random.fork_rng(devices=[]):  # these weights are not used
+        space = LatentSpace(n_components, n_latents, first=first, step=step, n_table=n_table)
     model = GalaxyModel(space)
     random = np.random.default_rng(seed)
     order = random.permutation(len(redshift))

@@ -123,7 +123,9 @@ class Scanner:
             torch.fft.irfft(of_weight[[2, 3, 0]] * self.transforms[-1], n=self.length)[:, index] * near)  # fmt: skip
         matrix = torch.empty(len(index), k, k, dtype=torch.float64)
         matrix[:, self.upper[0], self.upper[1]] = matrix[:, self.upper[1], self.upper[0]] = sums.T
-        prior = torch.eye(k, dtype=torch.float64) / level.abs().clamp_min(1e-30) ** 2
+        # Without light, no component is larger than the noise of the mean.
+        level = torch.maximum(level.abs(), weight.sum().clamp_min(1e-30) ** -0.5)
+        prior = torch.eye(k, dtype=torch.float64) / level**2
         prior[0, 0] = 1e-9 * weight.sum()
         solved = torch.linalg.solve(matrix + prior, right.T[..., None])[..., 0]
         share = (on_table / weight.sum().clamp_min(1e-30)).clamp(0.0, 1.0)

@@ -489,7 +489,7 @@ def test_not_a_checkpoint(content, tmp_path, monkeypatch):
         path.write_bytes(path.read_bytes()[:-100])
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="checkpoint must be a file that minimize wrote"):
+    with pytest.raises(ValueError, match="checkpoint must be a file that such a run wrote"):
         minimize(Linear(), FLUX, SIGMA, checkpoint=path)
     assert os.listdir(tmp_path) == ["run.pt"]
 

@@ -54,7 +54,8 @@ def network_from_node(node, kind):
 
     arrays = {name: np.asarray(own_array(values)) for name, values in node["arrays"].items()}
     remedy = "the file was edited, or is of a network of another configuration"
-    network = kind(**_plain(node["config"]))
+    with torch.random.fork_rng(devices=[]):  # first weights are random, and not kept
+        network = kind(**_plain(node["config"]))
     state = network.state_dict()
     if arrays.keys() != state.keys():
         name = min(arrays.keys() ^ state.keys())
