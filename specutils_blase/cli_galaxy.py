@@ -55,6 +55,7 @@ def _add_reconstruct(galaxies, parents):
     _add_redshift(add, " (default: they are found)")
     _add_lsf(add)
     add.add_argument("-o", "--output", metavar="ECSV", help="write redshifts and latents here")
+    add.add_argument("--spectra", metavar="ASDF", dest="made", help="write the reconstructed spectra here")
     add.add_argument("--figure", metavar="PNG", help="draw the spectra and their reconstructions")
     add.set_defaults(run=_reconstruct)
 
@@ -91,30 +92,41 @@ def _reconstruct(options):
 
     from specutils_blase import cli, report
 
-    cli._check_outputs(options.overwrite, options.output, plot=options.figure)
+    cli._check_outputs(options.overwrite, options.output, options.made, plot=options.figure)
     from specutils_blase.galaxy import SpectrumAutoencoder
+    from specutils_blase.io.files import write_asdf
+    from specutils_blase.plotting import save_figure
 
     autoencoder = SpectrumAutoencoder.read(options.model)
     spectra = _read(options)
     if options.redshift:
-        redshift, table = _redshifts(options.redshift), QTable()
+        redshift, found = _redshifts(options.redshift), None
     else:
         found = autoencoder.fit_redshift(spectra, lsf=options.lsf)
         redshift = np.atleast_1d(found.redshift)
-        table = QTable({"redshift_err": np.atleast_1d(found.uncertainty)})
     latents = autoencoder.encode(spectra, redshift, lsf=options.lsf)
     made = autoencoder.reconstruct(spectra, redshift, lsf=options.lsf)
-    quality = report.reconstruction_quality(made)
-    table["redshift"], table["latents"], table["coverage"] = latents.redshift, np.asarray(latents), latents.coverage
-    table["log_probability"], table["chi2_per_pixel"] = autoencoder.log_probability(latents), quality
+    table = QTable({"galaxy": _names(options.spectra, len(latents)), "redshift": latents.redshift})
+    if found is not None:
+        table["redshift_err"], table["second"] = np.atleast_1d(found.uncertainty), np.atleast_1d(found.second)
+    table["latents"], table["coverage"] = np.asarray(latents), latents.coverage
+    table["log_probability"] = autoencoder.log_probability(latents)
+    table["chi2_per_pixel"] = report.reconstruction_quality(made)
     if options.output:
         cli._write_lines(table, options.output)
+    if options.made:
+        write_asdf(options.made, {"reconstruction": list(made) if isinstance(made, list) else made}, options.overwrite)
     if options.figure:
         from specutils_blase.galaxy import plot_reconstructions
 
-        plot_reconstructions(spectra, made)[0].figure.savefig(options.figure)
+        save_figure(plot_reconstructions(spectra, made)[0].figure, options.figure, overwrite=options.overwrite)
     print(report.format_table(report.latent_rows(table)))
-    cli._wrote(options.output, options.figure)
+    cli._wrote(options.output, options.made, options.figure)
+
+
+def _names(files, n):
+    """Of n galaxies: that of the file, or of the one file and a number."""
+    return files if len(files) == n else [f"{files[0]}, {k}" for k in range(n)]
 
 
 def _read(options):
@@ -185,8 +197,7 @@ def _lines(options):
     predictor = EmissionLinePredictor.read(options.predictor)
     redshift = _redshifts(options.redshift)
     table = predictor.predict(_read(options), redshift)
-    files = options.spectra if len(options.spectra) == len(table) else options.spectra * len(table)
-    names = files if len(files) == len(options.spectra) else [f"{file}, {k}" for k, file in enumerate(files)]
+    names = _names(options.spectra, len(table))
     table = hstack([QTable({"galaxy": names, "redshift": np.broadcast_to(redshift, len(table))}), table])
     if options.output:
         cli._write_lines(table, options.output)

@@ -59,7 +59,7 @@ def read_input(path, *, wavelength_unit=None, flux_unit=None, medium=None, forma
     if not path.is_file():
         raise FileNotFoundError(f"{path} {'is a directory' if path.is_dir() else 'does not exist'}; name a spectrum")
     wavelength_unit, flux_unit = _unit("--wavelength-unit", wavelength_unit), _unit("--flux-unit", flux_unit)
-    select = {} if hdu is None else {"hdu": int(hdu) if str(hdu).isdigit() else hdu}
+    select = {} if hdu is None else {"hdu": _hdu(path, int(hdu) if str(hdu).isdigit() else hdu)}
     table, why_not = _read_table(path, format, select)
     chosen = None if table is None else _choose_columns(path, table, columns)
     if chosen is not None:
@@ -78,6 +78,22 @@ def _unit(name, text):
         return None if text is None else u.Unit(text)
     except (ValueError, TypeError) as error:
         raise ValueError(explain(name, "be a unit of astropy", repr(text), "write e.g. Angstrom, nm or Jy")) from error
+
+
+def _hdu(path, wanted):
+    """The HDU that is wanted, if there is one: some readers go on without a word."""
+    from astropy.io import fits
+
+    try:
+        with fits.open(path) as hdus:
+            names = [hdu.name or str(k) for k, hdu in enumerate(hdus)]
+            hdus[wanted]
+    except OSError as error:
+        raise ValueError(f"--hdu must be left out for {path}, which is no FITS file; remove it") from error
+    except (IndexError, KeyError) as error:
+        raise ValueError(explain("--hdu", f"be one of {path}, which has {', '.join(names)}", repr(wanted),
+                                 "give a number or a name")) from error  # fmt: skip
+    return wanted
 
 
 def _read_table(path, format, select):

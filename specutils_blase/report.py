@@ -372,14 +372,16 @@ def latent_rows(table):
     -------
     list of list
     """
-    errors = table["redshift_err"] if "redshift_err" in table.colnames else [None] * len(table)
-    rows = []
-    for k, (row, error) in enumerate(zip(table, errors, strict=True)):
-        error = "" if error is None else f" +- {error:.6f}"
-        quality = [f"{row[name]:.3f}" for name in ("chi2_per_pixel", "coverage")]
+    is_found = "second" in table.colnames
+    rows = [["galaxy", "redshift", *["second"] * is_found, "chi2 / pixel", "least coverage", "ln p", "latents"]]
+    for row in table:
+        redshift = [f"{row['redshift']:.6f}"]
+        if is_found:
+            redshift = [f"{redshift[0]} +- {row['redshift_err']:.6f}", f"{row['second']:.0f}"]
         latents = " ".join(f"{value:.2f}" for value in row["latents"])
-        rows.append([k, f"{row['redshift']:.6f}{error}", *quality, f"{row['log_probability']:.1f}", latents])
-    return [["galaxy", "redshift", "chi2 / pixel", "coverage", "ln p", "latents"], *rows]
+        rows.append([row["galaxy"], *redshift, f"{row['chi2_per_pixel']:.3f}", f"{row['coverage'].min():.2f}",
+                     f"{row['log_probability']:.1f}", latents])  # fmt: skip
+    return rows
 
 
 def predicted_rows(row, lines):

@@ -126,7 +126,9 @@ def test_every_command_has_help(capsys, command):
     assert len(page.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", ["demo", "clone", "fit", "galaxy lines", "info"])
+@pytest.mark.parametrize("command", [
+    "demo", "clone", "fit", "galaxy train", "galaxy reconstruct", "galaxy lines", "info",
+])
 def test_every_option_is_in_the_documentation(capsys, command):
     with pytest.raises(SystemExit):
         cli.main([*command.split(), "--help"])

@@ -1,13 +1,15 @@
-"""specutils-blase galaxy lines: what it prints and writes is what the predictor says."""
+"""specutils-blase galaxy: what it prints and writes is what the models say."""
 
+import asdf
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.nddata import StdDevUncertainty
 from astropy.table import QTable
 from specutils import Spectrum
 
 from specutils_blase import cli
-from specutils_blase.galaxy import EmissionLinePredictor
+from specutils_blase.galaxy import EmissionLinePredictor, SpectrumAutoencoder
 from tests.io.samples import make_predictor
 
 WAVE = np.linspace(3600.0, 9200.0, 2000) * u.AA
@@ -108,3 +110,77 @@ def test_errors(folder, capsys):
         with pytest.raises(SystemExit) as stop:
             call("galaxy", "lines", *arguments)
         assert stop.value.code == 2 and "required" in capsys.readouterr().err
+
+
+def redshifted(k, z):
+    """A galaxy in a table: a slope, a line, noise."""
+    rest = WAVE.value[:1200] / (1 + z)
+    flux = (2 + k % 3) * (rest / 5000) ** (k % 5 / 4 - 0.5) + (k % 7) * np.exp(-0.5 * ((rest - 5000) / 15) ** 2)
+    noise = np.random.default_rng(k).normal(0, 0.1, rest.size)
+    error = np.full(rest.size, 0.1) * UNIT
+    return QTable({"wavelength": WAVE[:1200], "flux": (flux + noise) * UNIT, "uncertainty": error})
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("survey")
+    z = np.random.default_rng(0).uniform(0.0, 0.2, 60)
+    for k in range(60):
+        redshifted(k, z[k]).write(folder / f"g{k:02}.ecsv")
+    QTable({"redshift": z}).write(folder / "z.ecsv")
+    files = sorted(folder.glob("g*.ecsv"))
+    options = "--components", 4, "--latents", 2, "--epochs", 20, "-o", folder / "m.asdf"
+    assert call("galaxy", "train", *options, "--redshift", folder / "z.ecsv", *files) == 0
+    return folder, files, z
+
+
+@pytest.mark.filterwarnings("ignore::specutils_blase.errors.BlaseWarning")
+def test_train_and_reconstruct(survey, tmp_path, capsys):
+    folder, files, z = survey
+    model = SpectrumAutoencoder.read(folder / "m.asdf")
+    assert model.fit_info["n_galaxies"] == 60 and model.n_latents == 2
+    outputs = "-o", tmp_path / "t.ecsv", "--spectra", tmp_path / "s.asdf", "--figure", tmp_path / "f.png"
+    assert call("galaxy", "reconstruct", "--model", folder / "m.asdf", *outputs, *files[:3]) == 0
+    said = capsys.readouterr().out
+    table = QTable.read(tmp_path / "t.ecsv")
+    spectra = [Spectrum(flux=(one := QTable.read(path))["flux"], spectral_axis=one["wavelength"],
+                        uncertainty=StdDevUncertainty(one["uncertainty"])) for path in files[:3]]  # fmt: skip
+    found = model.fit_redshift(spectra)
+    np.testing.assert_allclose(table["redshift"], found.redshift, atol=1e-6)
+    np.testing.assert_allclose(table["second"], found.second, rtol=1e-3)
+    np.testing.assert_allclose(table["redshift_err"], found.uncertainty, rtol=1e-3)
+    assert np.abs(table["redshift"] - z[:3]).max() < 0.003
+    assert list(table["galaxy"]) == [str(path) for path in files[:3]] and str(files[2]) in said
+    latents = model.encode(spectra, found.redshift)
+    np.testing.assert_allclose(table["latents"], latents, atol=1e-3)
+    np.testing.assert_allclose(table["coverage"], latents.coverage, atol=1e-3)
+    made = model.reconstruct(spectra, found.redshift)
+    with asdf.open(tmp_path / "s.asdf") as file:
+        for one, other in zip(file["reconstruction"], made, strict=True):
+            np.testing.assert_allclose(one.flux.value, other.flux.value, rtol=1e-3)
+            assert one.flux.unit == other.flux.unit and np.array_equal(one.mask, other.mask)
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    for name in ("t.ecsv", "s.asdf", "f.png"):
+        assert f"wrote {tmp_path / name}" in said
+    for option, path in (("-o", "t.ecsv"), ("--spectra", "s.asdf"), ("--figure", "f.png")):
+        assert call("galaxy", "reconstruct", "--model", folder / "m.asdf", option, tmp_path / path, files[0]) == 2
+        assert "give --overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::specutils_blase.errors.BlaseWarning")
+def test_how_to_read_is_obeyed(survey, tmp_path, capsys):
+    """Every option, by itself, changes what is read or is refused."""
+    folder, files, z = survey
+    first = ["galaxy", "reconstruct", "--model", folder / "m.asdf", "--redshift", z[0], "-o", tmp_path / "t.ecsv"]
+
+    def latents(*options):
+        assert call(*first, "--overwrite", files[0], *options) == 0
+        return QTable.read(tmp_path / "t.ecsv")["latents"][0]
+
+    usual = latents()
+    np.testing.assert_array_equal(latents("--medium", "vacuum"), usual)
+    assert np.abs(latents("--medium", "air") - usual).max() > 1e-4
+    np.testing.assert_allclose(latents("--columns", "wavelength", "flux", "uncertainty"), usual, rtol=1e-4, atol=1e-4)
+    for option in (("--columns", "no", "such"), ("--hdu", 99), ("--wavelength-unit", "um"), ("--flux-unit", "nm")):
+        assert call(*first, "--overwrite", files[0], *option) == 2
+        assert "error" in capsys.readouterr().err

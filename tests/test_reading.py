@@ -129,6 +129,12 @@ def test_choice_of_hdu(tmp_path):
     assert not read_input(path).flux.value.any()  # the first table
     check(read_input(path, hdu="2"))
     check(read_input(path, hdu="SCIENCE"))
+    for missing in ("99", "NONE"):
+        with pytest.raises(ValueError, match="--hdu must be one of .*, which has PRIMARY, 1, SCIENCE, got"):
+            read_input(path, hdu=missing)
+    full_table().write(tmp_path / "a.ecsv")
+    with pytest.raises(ValueError, match="--hdu must be left out for .*, which is no FITS file"):
+        read_input(tmp_path / "a.ecsv", hdu=1)
 
 
 def test_image_with_wavelengths_in_the_header(tmp_path):
