@@ -497,5 +497,4 @@ def _build_spectrum(spectral_axis, flux, uncertainty, mask, *, unit, meta):
     if uncertainty is not None:
         optional["uncertainty"] = StdDevUncertainty(np.array(uncertainty, dtype=np.float64), unit=unit)
     flux = u.Quantity(np.array(flux, dtype=np.float64), unit, copy=False)
-    # Of a square flux nothing else tells which axis is which.
     return Spectrum(flux=flux, spectral_axis=spectral_axis, spectral_axis_index=flux.ndim - 1, meta=meta, **optional)

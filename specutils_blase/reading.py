@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from astropy import nddata
 from astropy import units as u
+from astropy.io import fits
 from astropy.io.registry import IORegistryError, get_formats
 from astropy.table import QTable
 from specutils import Spectrum
@@ -82,8 +83,6 @@ def _unit(name, text):
 
 def _hdu(path, wanted):
     """The HDU that is wanted, if there is one: some readers go on without a word."""
-    from astropy.io import fits
-
     try:
         with fits.open(path) as hdus:
             names = [hdu.name or str(k) for k, hdu in enumerate(hdus)]

@@ -170,14 +170,15 @@ def _inverse_variance(spectrum, shape, name):
     if spectrum.uncertainty is None or isinstance(spectrum.uncertainty, UnknownUncertainty):
         got = "none" if spectrum.uncertainty is None else "an UnknownUncertainty"
         raise ValueError(explain(name, "have uncertainties", got, "give InverseVariance or StdDevUncertainty"))
+    given = np.asarray(spectrum.uncertainty.array)
+    if (given < 0).any():
+        raise ValueError(explain(name, "have uncertainties that are not negative", f"{given[given < 0][0]:g}",
+                                 "mask these pixels, and give them another value"))  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
         known = spectrum.uncertainty.represent_as(InverseVariance)
     ivar = np.array(known.array, dtype=np.float64).reshape(shape)
     # Its unit may be another one than that of the flux.
     ivar = ivar * known.unit.to(spectrum.flux.unit**-2)
-    if (ivar < 0).any():
-        raise ValueError(explain(name, "have inverse variances that are not negative", f"{ivar[ivar < 0][0]:g}",
-                                 "set them to zero and mask these pixels"))  # fmt: skip
     ivar[~np.isfinite(ivar)] = 0.0
     if spectrum.mask is not None:
         ivar[np.asarray(spectrum.mask, dtype=bool).reshape(shape)] = 0.0

@@ -11,6 +11,7 @@ from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import read_surveys
 from specutils_blase.io.whole import as_path
 from specutils_blase.progress import reporter
+from specutils_blase.solvers.checkpoint import read_checkpoint
 from specutils_blase.solvers.galaxies import train_galaxy_model
 
 __all__ = ["train_autoencoder"]
@@ -93,10 +94,12 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     identity = {"n_galaxies": str(n), "n_latents": str(n_latents), "n_components": str(n_components),
                 "epochs": str(epochs), "validation": str(validation), "seed": str(seed),
                 "data": _fingerprint(surveys, z)}  # fmt: skip
+    if checkpoint is not None:
+        checkpoint = _checked(as_path(checkpoint, "checkpoint"), identity)
     start = time.monotonic()
     model, info = train_galaxy_model(
         surveys, z, n_latents=n_latents, n_components=n_components, epochs=epochs, validation=validation, seed=seed,
-        checkpoint=None if checkpoint is None else as_path(checkpoint, "checkpoint"), identity=identity, report=report,
+        checkpoint=checkpoint, identity=identity, report=report,
     )  # fmt: skip
     density = train_density(info.pop("latents"), seed=seed, report=report)
     report("")
@@ -115,6 +118,15 @@ def _check_numbers(n, n_latents, n_components, epochs, validation, seed):
                                  n, "give more, or lower n_components"))  # fmt: skip
     if not 0.0 < validation < 0.9:
         raise ValueError(explain("validation", "be a part between 0 and 0.9", validation, "0.1 is usual"))
+
+
+def _checked(checkpoint, identity):
+    """The path, if a run can go on from there or begin to write there."""
+    if not checkpoint.parent.is_dir():
+        raise FileNotFoundError(explain("checkpoint", "lie in a folder that exists", checkpoint, "make the folder"))
+    if checkpoint.exists():
+        read_checkpoint(checkpoint, identity)
+    return checkpoint
 
 
 def _fingerprint(groups, z):

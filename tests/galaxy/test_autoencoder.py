@@ -519,6 +519,24 @@ def test_surveys_and_redshifts_go_together():
         train_autoencoder(first[0], np.where(np.arange(30) == 4, np.nan, first[1]), lsf=POWER, n_components=3)
 
 
+def test_random_numbers_of_others_are_left_alone(model, tmp_path):
+    model.write(tmp_path / "model.asdf")
+    before = torch.random.get_rng_state()
+    SpectrumAutoencoder.read(tmp_path / "model.asdf").sample(3)
+    first = sdss(60, 0)
+    train_autoencoder(first[0], first[1], lsf=POWER, n_latents=2, n_components=4, epochs=2, progress=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_one_galaxy_at_many_redshifts(model):
+    latents = model.sample(1)
+    many = model.decode(latents, [0.05, 0.1, 0.2], WAVE[200:600] * u.AA, POWER)
+    assert many.flux.shape == (3, 400)
+    for k, z in enumerate((0.05, 0.1, 0.2)):
+        one = model.decode(latents[0], z, WAVE[200:600] * u.AA, POWER)
+        np.testing.assert_allclose(many.flux[k], one.flux, rtol=1e-5)
+
+
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     first = sdss(60, 0)
     options = {"lsf": POWER, "n_latents": 2, "n_components": 4, "epochs": 20}
@@ -536,6 +554,14 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     resumed = train_autoencoder(first[0], first[1], checkpoint=path, **options)
     wanted, got = whole._model.space.state_dict(), resumed._model.space.state_dict()
     assert all((wanted[name] == got[name]).all() for name in wanted)
+    # What cannot be used is said before any work.
+    early = []
+    with pytest.raises(FileNotFoundError, match="checkpoint must lie in a folder that exists"):
+        train_autoencoder(first[0], first[1], checkpoint=tmp_path / "no" / "t.pt", progress=early.append, **options)
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="checkpoint must be a file that such a run wrote"):
+        train_autoencoder(first[0], first[1], checkpoint=tmp_path / "junk.pt", progress=early.append, **options)
+    assert early == []
     # Other galaxies, or another seed, are another training.
     for change in ({"seed": 1}, {"n_latents": 3}):
         with pytest.raises(ValueError, match="checkpoint must belong to this run"):
@@ -620,6 +646,9 @@ def test_fine_tuning_of_cameras_and_of_one_galaxy(model, galaxies):
         model.fine_tune(row(spectrum, 0), 4.0, lsf=POWER)
     with pytest.raises(ValueError, match="redshift must"):
         model.fine_tune(row(spectrum, 0), np.nan, lsf=POWER)
+    for bounds in ("ab", (0, 1, 2), (0.2, 0.1), (0.0, np.nan), 0.3):
+        with pytest.raises(ValueError, match=r"bounds must be \(lowest, highest\) redshift"):
+            model.fit_redshift(row(spectrum, 0), lsf=POWER, bounds=bounds)
     with pytest.raises(ValueError, match="seed must be a whole number, 0 or more, got 'a'"):
         model.fine_tune(row(spectrum, 0), z[0], lsf=POWER, seed="a")
 
