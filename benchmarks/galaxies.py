@@ -41,6 +41,8 @@ from specutils_blase.galaxy import simulate_galaxies, train_autoencoder
 # Of simulated galaxies: learned from, and not.
 LEARNED, KEPT = 1, 2
 REDSHIFTS = np.linspace(0.0, 0.5, 10)
+# Those at which the coverage is shown: H alpha leaves the window between the last two.
+SHOWN = (0, 4, 7, 8)
 LIGHT = 299792.458
 # Rest wavelengths of H alpha with [N II], and velocities between which its continuum is taken [Angstrom, km/s].
 HALPHA, LINES, BESIDE = 6564.6, (6535.0, 6600.0), (1500.0, 4000.0)
@@ -175,7 +177,7 @@ def draw(path, panels):
 def placed(args):
     """One galaxy at ten redshifts: how far its latents scatter."""
     autoencoder, _ = trained(args.train, args.latents)
-    n, latents, variance = args.placed, {"without noise": [], "S/N 20": []}, []
+    n, latents, variance, coverage = args.placed, {"without noise": [], "S/N 20": []}, [], []
     for z in REDSHIFTS:
         galaxies = simulated(n, KEPT, redshift=np.full(n, z), snr=(20.0, 20.0))
         _, flux, ivar, truth = arrays(galaxies)
@@ -183,6 +185,7 @@ def placed(args):
             found = autoencoder.encode(like(galaxies.spectra, values, ivar), np.full(n, z), lsf=galaxies.lsf)
             latents[name].append(np.asarray(found))
         variance.append(np.diagonal(found.covariance, axis1=1, axis2=2))
+        coverage.append(np.median(found.coverage, axis=0))
     population = np.var(latents["without noise"], axis=1, ddof=1).mean(axis=0)
     scatter = {name: np.var(values, axis=0, ddof=1).mean(axis=0) for name, values in latents.items()}
     scatter["by the covariance"] = np.mean(variance, axis=(0, 1))
@@ -191,9 +194,11 @@ def placed(args):
         part = slice(None) if k is None else [k]
         rows.append(("all" if k is None else k + 1, f"{np.sqrt(population[part].sum()):.3f}",
                      *(f"{np.sqrt(some[part].sum() / population[part].sum()):.1%}" for some in scatter.values()),
-                     "10 %" if k is None else ""))  # fmt: skip
+                     "10 %" if k is None else "",
+                     *("" if k is None else f"{coverage[place][k]:.2f}" for place in SHOWN)))  # fmt: skip
     show(f"scatter of the latents of {n} galaxies at {len(REDSHIFTS)} redshifts, over that of the population",
-         ("latent", "population", *scatter, "required"), rows)  # fmt: skip
+         ("latent", "population", *scatter, "required", *(f"coverage at {REDSHIFTS[place]:.2f}" for place in SHOWN)),
+         rows)  # fmt: skip
 
 
 def halpha_width(wave, flux):

@@ -144,6 +144,21 @@ def test_network_says_what_its_numbers_are():
         assert torch.isfinite(widths.log_width(network.corrected(torch.full((2, 5), wild)), torch.tensor(3.0))).all()
 
 
+def test_one_network_says_what_all_members_say_on_average():
+    torch.manual_seed(0)
+    network = LineNetwork(3, 2, width=16, members=4)
+    with torch.no_grad():
+        network.noise.copy_(torch.arange(8.0).reshape(4, 1, 2))
+    inputs, others = torch.randn(6000, 3), torch.randn(500, 3)
+    alone = line_training._one_of_all(network, inputs)
+    with torch.no_grad():
+        before = network.numbers(others)
+        wanted, got = before.mean(0), alone.numbers(others)[0]
+    assert alone.noise.flatten().tolist() == [3.0, 4.0]
+    left = lambda numbers: ((numbers - wanted)[..., :4] ** 2).mean().item()  # noqa: E731
+    assert left(got) < 0.2 * min(left(one) for one in before)
+
+
 def test_inputs_far_away_are_held():
     network = LineNetwork(2, 1, width=8)
     network.center.copy_(torch.tensor([1.0, 2.0]))
