@@ -137,7 +137,7 @@ def redshifts(redshift, n):
     """Redshifts of n galaxies, (n,)."""
     try:
         given = unmasked(redshift)
-        if np.asarray(given).dtype.kind in "bc":
+        if np.asanyarray(redshift).dtype.kind in "bc":
             raise TypeError("no real number")
         values = np.asarray(u.Quantity(np.asanyarray(given) * 1.0).to_value(u.one), dtype=float)
     except (TypeError, ValueError, u.UnitsError) as error:

@@ -114,6 +114,7 @@ def test_a_galaxy_without_pixels():
     (MaskedColumn([0.1], mask=[True]), ValueError, "got nan or a masked one"),
     (Masked([0.1] * u.one, mask=[True]), ValueError, "got nan or a masked one"),
     (True, TypeError, "redshift must be a number"),
+    (np.ma.array([True]), TypeError, "redshift must be a number"),
     (0.1 + 0j, TypeError, "redshift must be a number"),
     ([0.1, 0.2], ValueError, "redshift must have one value for each of 1 galaxies"),
 ])  # fmt: skip
