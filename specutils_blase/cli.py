@@ -264,7 +264,8 @@ def _check_outputs(overwrite, *paths, plot=None):
 
         known = FigureCanvasBase.get_supported_filetypes()
         if Path(plot).suffix[1:].lower() not in known:
-            raise ValueError(f"--plot must end in one of {', '.join(sorted(known))}, got {plot}; .png is a good choice")
+            known = ", ".join(sorted(known))
+            raise ValueError(f"a picture must end in one of {known}, got {plot}; .png is a good choice")
 
 
 def _write_lines(lines, path):

@@ -99,7 +99,7 @@ def _reconstruct(options):
 
     autoencoder = SpectrumAutoencoder.read(options.model)
     spectra = _read(options)
-    if options.redshift:
+    if options.redshift is not None:
         redshift, found = _redshifts(options.redshift), None
     else:
         found = autoencoder.fit_redshift(spectra, lsf=options.lsf)

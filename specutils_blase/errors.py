@@ -103,3 +103,5 @@ def check_whole(name, value, least, remedy):
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(explain(name, f"be a whole number, {least} or more", repr(value), remedy))
+    if value >= 2**63:
+        raise ValueError(explain(name, "be less than 2**63", repr(value), remedy))

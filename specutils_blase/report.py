@@ -313,7 +313,8 @@ def describe_predictor(predictor):
         "galaxies": info["n_galaxies"],
         "redshifts": f"{lower[-1]:.4g} to {upper[-1]:.4g}",
         **{name: f"{info[key]:.6g}" for name, key in said.items() if key in info},
-        **({"factors on the noise": ", ".join(f"{factor:.2f}" for factor in factors.values())} if factors else {}),
+        **({"factors on the noise": ", ".join(f"{name} {factors[name]:.2f}" for name in predictor.lines)}
+           if factors else {}),
     })  # fmt: skip
 
 

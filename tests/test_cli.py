@@ -286,7 +286,7 @@ def test_unusable_input(folder, tmp_path, capsys):
         ("clone", folder / "star.ecsv", "-o", out, "--window", 3, 4): "window must contain pixels",
         ("clone", folder / "star.ecsv", "-o", tmp_path / "no" / "a.asdf"): "must lie in a directory that exists",
         ("clone", folder / "star.ecsv", "-o", tmp_path): "got the directory",
-        ("clone", folder / "star.ecsv", "-o", out, "--plot", tmp_path / "a.bmp"): "--plot must end in one of",
+        ("clone", folder / "star.ecsv", "-o", out, "--plot", tmp_path / "a.bmp"): "a picture must end in one of",
         ("fit", order, star, "-o", out, "--format", "nonsense"): "cannot be read",
         ("fit", order, star, "-o", out, "--flux-unit", "parsnip"): "--flux-unit must be a unit of astropy",
     }

@@ -185,9 +185,9 @@ class SpectrumAutoencoder:
         return (f"<SpectrumAutoencoder of {self.n_latents} latents, {wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the "
                 f"rest frame, trained with {self.fit_info.get('n_galaxies')} galaxies>")  # fmt: skip
 
-    def __deepcopy__(self, memo):
-        # The instruments that were met are no part of it.
-        return SpectrumAutoencoder(*copy.deepcopy((self.space, self.density, self.fit_info), memo))
+    def __reduce__(self):
+        # Of copies and pickles: the instruments that were met are no part of it.
+        return SpectrumAutoencoder, (self.space, self.density, self.fit_info)
 
     @property
     def n_latents(self):

@@ -5,13 +5,17 @@ import warnings
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
+from specutils import Spectrum, SpectrumCollection
 
 from specutils_blase.drawing import DATA, MODEL, TELLURIC
 from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.galaxy.line_predictor import LINES, measured_widths, network_inputs
+from specutils_blase.orders import members
 
 __all__ = ["plot_embedding", "plot_predictions", "plot_reconstructions"]
 
+# Of the meta of a reconstruction, what a panel tells.
+SAID = ("redshift", "chi2", "n_pixels")
 # Names for readers.
 LABELS = {"OII_DOUBLET": "[O II] 3727, 3729", "HGAMMA": r"H$\gamma$", "HBETA": r"H$\beta$", "OIII_4959": "[O III] 4959",
           "OIII_5007": "[O III] 5007", "NII_6548": "[N II] 6548", "HALPHA": r"H$\alpha$", "NII_6584": "[N II] 6584",
@@ -28,9 +32,9 @@ def plot_reconstructions(spectrum, reconstruction, most=6):
 
     Parameters
     ----------
-    spectrum : Spectrum, SpectrumList or list of Spectrum
+    spectrum : Spectrum, SpectrumCollection, SpectrumList or list of Spectrum
         What `SpectrumAutoencoder.reconstruct` was given.
-    reconstruction : Spectrum or SpectrumList
+    reconstruction : Spectrum, SpectrumCollection or SpectrumList
         What it returned.
     most : int
         Of panels; the first galaxies are drawn.
@@ -57,6 +61,12 @@ def plot_reconstructions(spectrum, reconstruction, most=6):
     """
     from matplotlib import pyplot as plt
 
+    if isinstance(spectrum, SpectrumCollection):
+        rows, kept = members(spectrum, "spectrum")
+        found = [Spectrum(flux=flux[keep], spectral_axis=row.spectral_axis,
+                          meta={name: values[k] for name, values in reconstruction.meta.items() if name in SAID})
+                 for k, (row, keep, flux) in enumerate(zip(rows, kept, reconstruction.flux, strict=True))]  # fmt: skip
+        spectrum, reconstruction = rows, found
     panels = _panels(spectrum, reconstruction)[:most]
     figure, axes = plt.subplots(len(panels), 1, figsize=(11, 2.4 * len(panels) + 0.4), squeeze=False,
                                 layout="constrained")  # fmt: skip
@@ -101,8 +111,7 @@ def _piece(spectrum, flux, mask, found):
 
 
 def _title(meta, row):
-    said = {name: np.ravel(np.asarray(meta[name]))[row[0] if row else 0] for name in ("redshift", "chi2", "n_pixels")
-            if name in meta}  # fmt: skip
+    said = {name: np.ravel(np.asarray(meta[name]))[row[0] if row else 0] for name in SAID if name in meta}
     title = f"z = {said['redshift']:.5f}" if "redshift" in said else ""
     if "chi2" in said:
         title += rf",  $\chi^2$ / pixel = {said['chi2'] / said['n_pixels']:.3f}"

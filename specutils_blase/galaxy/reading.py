@@ -170,10 +170,11 @@ def _inverse_variance(spectrum, shape, name):
     if spectrum.uncertainty is None or isinstance(spectrum.uncertainty, UnknownUncertainty):
         got = "none" if spectrum.uncertainty is None else "an UnknownUncertainty"
         raise ValueError(explain(name, "have uncertainties", got, "give InverseVariance or StdDevUncertainty"))
-    given = np.asarray(spectrum.uncertainty.array)
+    mask = np.zeros(1, dtype=bool) if spectrum.mask is None else np.asarray(spectrum.mask, dtype=bool)
+    given = np.where(mask, 0.0, spectrum.uncertainty.array)
     if (given < 0).any():
         raise ValueError(explain(name, "have uncertainties that are not negative", f"{given[given < 0][0]:g}",
-                                 "mask these pixels, and give them another value"))  # fmt: skip
+                                 "mask these pixels"))  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
         known = spectrum.uncertainty.represent_as(InverseVariance)
     ivar = np.array(known.array, dtype=np.float64).reshape(shape)
@@ -258,8 +259,9 @@ def _like(source, values, keep_row):
 
 def _collected(spectra, source):
     """The collection whose rows are some spectra, without values where it has no pixels."""
+    meta = dict(source.meta) if isinstance(source.meta, dict) else {}
     flux = np.full(source.flux.shape, np.nan)
     mask = np.ones(source.flux.shape, dtype=bool)
     for row, spectrum, keep in zip(range(len(flux)), spectra, members(source, "spectrum")[1], strict=True):
         flux[row, keep], mask[row, keep] = spectrum.flux.value, spectrum.mask
-    return SpectrumCollection(flux=flux * source.flux.unit, spectral_axis=source.spectral_axis, mask=mask, meta={})
+    return SpectrumCollection(flux=flux * source.flux.unit, spectral_axis=source.spectral_axis, mask=mask, meta=meta)

@@ -7,6 +7,7 @@ what they share. Both variances are the most likely ones around each wavelength 
 2006, section 5.4), so that a line may change where the continuum stays.
 """
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -59,9 +60,7 @@ def moved_components(
         Of the prior, for the mean and for the others, in parts of the mean spectrum: root mean squares over the
         samples that were seen.
     """
-    model = LatentSpace(**space.config)
-    model.load_state_dict(space.state_dict())
-    model.requires_grad_(False)
+    model = copy.deepcopy(space).requires_grad_(False)
     groups = _tempered(model, groups)
     change, found = torch.zeros_like(space.components), None
     generator = torch.Generator().manual_seed(seed)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from astropy import units as u
 from astropy.nddata import InverseVariance
+from matplotlib import pyplot as plt
 from scipy.special import erf
 from specutils import Spectrum, SpectrumCollection, SpectrumList
 
 from specutils_blase import BandedLSF, BlaseWarning, CoverageError
 from specutils_blase.errors import NoPixelsError
-from specutils_blase.galaxy import SpectrumAutoencoder, train_autoencoder
+from specutils_blase.galaxy import SpectrumAutoencoder, plot_reconstructions, train_autoencoder
 
 C, UNIT = 299792.458, u.Unit("1e-17 erg / (s cm2 AA)")
 POWER, DISPERSION, SNR = 1500.0, 150.0, 20.0
@@ -213,6 +214,7 @@ def test_copies_of_a_model_give_the_same(model, galaxies):
     for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert np.array_equal(same.encode(spectrum, z, lsf=POWER), wanted)
         assert same.fit_info == model.fit_info and same.fit_info is not model.fit_info
+        assert len(pickle.dumps(same)) < 1.1 * len(pickle.dumps((model.space, model.density, model.fit_info)))
 
 
 def test_each_of_a_list_keeps_what_it_is(model, galaxies):
@@ -240,9 +242,15 @@ def test_a_collection_comes_back_as_one(model, galaxies):
     spectrum, z = galaxies[0][:2], galaxies[1][:2]
     axis = np.stack([WAVE, np.where(np.arange(900) < 800, WAVE, np.nan)])
     collection = SpectrumCollection(spectrum.flux, spectral_axis=axis * u.AA, mask=spectrum.mask,
-                                    uncertainty=InverseVariance(spectrum.uncertainty.array))  # fmt: skip
+                                    uncertainty=InverseVariance(spectrum.uncertainty.array),
+                                    meta={"wavelength_medium": "vacuum", "name": "a"})  # fmt: skip
     out = model.reconstruct(collection, z, lsf=POWER)
     assert type(out) is SpectrumCollection and out.meta["chi2"].shape == (2,)
+    assert out.meta["wavelength_medium"] == "vacuum" and out.meta["name"] == "a"
+    axes = plot_reconstructions(collection, out)
+    assert [ax.get_title(loc="left")[:11] for ax in axes] == [f"z = {value:.5f}" for value in z]
+    assert [len(ax.lines[0].get_xdata()) for ax in axes] == [900, 800]
+    plt.close(axes[0].figure)
     np.testing.assert_allclose(out.flux[0], model.reconstruct(spectrum, z, lsf=POWER).flux[0], rtol=1e-5)
     assert np.isnan(out.flux[1, 800:]).all() and out.mask[1, 800:].all() and np.isfinite(out.flux[1, :800]).all()
 
@@ -500,6 +508,7 @@ def test_bad_input_of_decode(model, latents, redshift, axis, error, message):
     ({"epochs": True}, ValueError, "epochs must be a whole number"),
     ({"seed": -1}, ValueError, "seed must be a whole number, 0 or more, got -1"),
     ({"seed": "a"}, ValueError, "seed must be a whole number"),
+    ({"seed": 2**64}, ValueError, r"seed must be less than 2\*\*63"),
     ({"validation": 0.0}, ValueError, "validation must be a part between 0 and 0.9"),
 ])  # fmt: skip
 def test_bad_input_of_the_training(change, error, message):
@@ -524,7 +533,8 @@ def test_random_numbers_of_others_are_left_alone(model, tmp_path):
     before = torch.random.get_rng_state()
     SpectrumAutoencoder.read(tmp_path / "model.asdf").sample(3)
     first = sdss(60, 0)
-    train_autoencoder(first[0], first[1], lsf=POWER, n_latents=2, n_components=4, epochs=2, progress=False)
+    small = train_autoencoder(first[0], first[1], lsf=POWER, n_latents=2, n_components=4, epochs=2, progress=False)
+    small.fine_tune(first[0], first[1], lsf=POWER, progress=False)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -13,6 +13,7 @@ from specutils import Spectrum
 from specutils_blase.errors import BlaseWarning
 from specutils_blase.galaxy import EmissionLinePredictor, line_predictor, top_hat_continuum, train_line_predictor
 from specutils_blase.galaxy.line_predictor import LINES
+from specutils_blase.report import describe_predictor
 from specutils_blase.solvers import line_training
 from tests.io.samples import make_predictor
 
@@ -218,9 +219,12 @@ def test_what_is_masked_was_not_measured(predictor, data):
     assert np.isnan(predictor.predict(Masked(flux, mask=gone), redshift)["HBETA"]).nonzero()[0].tolist() == [7]
 
 
-def test_noise_factors_are_told(predictor):
+def test_noise_factors_are_told(predictor, tmp_path):
     factors = predictor.fit_info["noise_factors"]
     assert list(factors) == list(LINES) and all(0.5 < factor < 1.5 for factor in factors.values())
+    predictor.write(tmp_path / "p.asdf")
+    said = describe_predictor(EmissionLinePredictor.read(tmp_path / "p.asdf"))  # files sort names
+    assert ", ".join(f"{name} {factors[name]:.2f}" for name in LINES) in said
 
 
 def test_bad_input_of_a_training(data):
