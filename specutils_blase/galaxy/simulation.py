@@ -318,8 +318,7 @@ def _spectrum(camera, flux, mask, ivar=None):
         meta = {"band": camera.band, "resolution_data": bands}
     uncertainty = None if ivar is None else InverseVariance(ivar, unit=FLUX_UNIT**-2)
     return Spectrum(flux=flux * FLUX_UNIT, spectral_axis=camera.wave * u.AA, uncertainty=uncertainty, mask=mask,
-                    spectral_axis_index=flux.ndim - 1,
-                    meta=meta)  # fmt: skip
+                    spectral_axis_index=flux.ndim - 1, meta=meta)  # fmt: skip
 
 
 def _table(redshift, snr, parameters, widths):
