@@ -150,7 +150,7 @@ def redshifts(redshift, n):
     if bad.any():
         got = f"{values[bad].ravel()[0]:g}"
         raise ValueError(explain("redshift", "be finite and not negative",
-                                 got if given is redshift else f"{got} or a masked one",
+                                 f"{got} or a masked one" if got == "nan" and given is not redshift else got,
                                  "leave those galaxies out"))  # fmt: skip
     return np.array(np.broadcast_to(values, (n,)))
 
