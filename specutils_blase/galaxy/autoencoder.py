@@ -31,8 +31,8 @@ class Latents(np.ndarray):
     Attributes
     ----------
     covariance : ndarray, shape (n, n_latents, n_latents)
-        Of the latents, from the inverse variances of the pixels and the prior, which is what the population has. None
-        of a part or of a result of arithmetic.
+        Of the latents, from the inverse variances of the pixels and the prior, which is the density of the galaxies
+        that were learned from. None of a part or of a result of arithmetic.
     coverage : ndarray, shape (n, n_latents)
         Of what each latent does to the rest-frame spectrum, over the whole table of the decoder, the part that falls on
         pixels that could be used (of its square). It falls when lines leave the window, whatever the noise: a latent
@@ -96,7 +96,7 @@ class RedshiftFit(NamedTuple):
     Attributes
     ----------
     redshift, uncertainty : float, or ndarray of shape (n,)
-        And the standard deviation, marginal over the latents.
+        And the standard deviation, marginal over the latents, times ``fit_info["redshift_factor"]``.
     scan : QTable
         ``redshift`` and ``chi2``, with a row per trial; of several galaxies, ``chi2`` has a column for each.
     second : float, or ndarray of shape (n,)
@@ -137,8 +137,9 @@ class SpectrumAutoencoder:
 
     Made by `train_autoencoder`. The encoder solves for the coefficients of components of rest-frame spectra, each of
     which attends to the pixels by their inverse variance, at the redshift of the galaxy and through its instrument, and
-    maps them to latents; a few Gauss-Newton steps with the decoder follow, so that latents are the most likely ones and
-    have a covariance. It holds no instrument: another survey is another ``lsf``.
+    maps them to latents; a few Gauss-Newton steps with the decoder follow, so that latents are the most likely ones,
+    under the density that galaxies have among them, and have a covariance. It holds no instrument: another survey is
+    another ``lsf``.
 
     Attributes
     ----------
@@ -148,7 +149,9 @@ class SpectrumAutoencoder:
     density : LatentDensity
         Of the galaxies among the latents: a module.
     fit_info : dict
-        Of the training: galaxies, epochs, seed, chi2 per pixel of training and validation, redshifts, wall time.
+        Of the training: galaxies, epochs, seed, chi2 per pixel of training and validation, redshifts, wall time; and
+        ``redshift_factor``, by which errors of redshifts that `fit_redshift` finds are larger than noise and latents
+        make them, as the galaxies of the validation have it, and at least one.
 
     Examples
     --------
@@ -178,7 +181,7 @@ class SpectrumAutoencoder:
 
     def __init__(self, space, density, fit_info):
         self.space, self.density, self.fit_info = space, density, fit_info
-        self._model = GalaxyModel(space)
+        self._model = GalaxyModel(space, density.whiten)
 
     def __repr__(self):
         wave = self._model.wave
@@ -234,7 +237,11 @@ class SpectrumAutoencoder:
 
     def encode(self, spectrum, redshift=None, *, lsf=None):
         """
-        Latents of galaxies.
+        Latents of galaxies: the most likely ones under the density of those that were learned from.
+
+        The flow of ``density`` whitens latents to numbers with a standard normal distribution; latents are where chi2
+        plus the sum of the squares of these is least. What the pixels do not tell is what it is in galaxies that are
+        alike in what they tell.
 
         Parameters
         ----------
@@ -491,6 +498,7 @@ class SpectrumAutoencoder:
             raise CoverageError(explain("bounds", "hold redshifts at which the spectra lie on the decoder's table, "
                                         f"{wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the rest frame", got,
                                         "give others, or train with such galaxies"))  # fmt: skip
+        out["uncertainty"] *= self.fit_info.get("redshift_factor", 1.0)
         # Steps may lead a little beyond.
         return {**out, "redshift": np.clip(out["redshift"], *bounds), "grid": grid}
 

@@ -44,6 +44,10 @@ class LatentDensity(nn.Module):
         """Natural logarithm of the density, (n,), of latents (n, n_latents)."""
         return self.flow().log_prob((latents - self.mean) / self.spread) - self.spread.log().sum()
 
+    def whiten(self, latents: Tensor) -> Tensor:
+        """The numbers, (n, n_latents), that are standard normal where latents (n, n_latents) are those of galaxies."""
+        return self.flow().transform(((latents - self.mean) / self.spread).to(self.mean))
+
     def log_probability(self, latents: np.ndarray) -> np.ndarray:
         """The same of arrays."""
         with torch.no_grad():

@@ -12,7 +12,7 @@ from specutils_blase.galaxy.reading import read_surveys
 from specutils_blase.io.whole import as_path
 from specutils_blase.progress import reporter
 from specutils_blase.solvers.checkpoint import read_checkpoint
-from specutils_blase.solvers.galaxies import train_galaxy_model
+from specutils_blase.solvers.galaxies import GalaxyModel, train_galaxy_model
 
 __all__ = ["train_autoencoder"]
 
@@ -25,7 +25,11 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     Components of rest-frame spectra are fitted to all spectra (probabilistic principal components with missing data)
     and freed of the line spread function. The sums of each galaxy over its pixels, through its instrument, then hold
     all that its spectrum says of the components; from these the maps between coefficients and latents are learned,
-    with the losses of Liang et al. (2023, AJ 166, 75): fidelity, similarity and consistency.
+    with the losses of Liang et al. (2023, AJ 166, 75): fidelity, similarity and consistency. Each galaxy is also shown
+    with only those pixels that it would show at the redshift of another one; these must lead to the same latents, and
+    to a spectrum that fits all pixels. The density of the latents is learned last, and redshifts of galaxies of the
+    validation are compared with the known ones: ``fit_info["redshift_factor"]`` is what uncertainties of redshifts are
+    multiplied by.
 
     Parameters
     ----------
@@ -102,8 +106,10 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
         checkpoint=checkpoint, identity=identity, report=report,
     )  # fmt: skip
     density = train_density(info.pop("latents"), seed=seed, report=report)
+    factor = GalaxyModel(model.space, density.whiten).redshift_factor(
+        surveys, z, info.pop("kept"), lambda done: report(f"redshifts compared: {100 * done:.0f} %"))  # fmt: skip
     report("")
-    info |= {"n_galaxies": n, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
+    info |= {"n_galaxies": n, "redshift_factor": factor, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
     return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
 
 

@@ -9,7 +9,7 @@ what they share. Both variances are the most likely ones around each wavelength 
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -37,8 +37,9 @@ ODDS = -4.0
 
 
 def moved_components(
-    space: LatentSpace, groups: Sequence[tuple[Sequence[Camera], Tensor]], *, seed: int, report
-) -> tuple[Tensor, list[float]]:
+    space: LatentSpace, groups: Sequence[tuple[Sequence[Camera], Tensor]], *, seed: int, report,
+    whiten: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, list[float]]:  # fmt: skip
     """
     Components as the galaxies have them, as near to those of a model as noise leaves open.
 
@@ -52,6 +53,8 @@ def moved_components(
         Of the noise that tells how far samples in the rest frame depend on each other.
     report : callable
         Gets the part that is done.
+    whiten : callable, optional
+        As for `LatentSpace.fit`.
 
     Returns
     -------
@@ -61,11 +64,11 @@ def moved_components(
         samples that were seen.
     """
     model = copy.deepcopy(space).requires_grad_(False)
-    groups = _tempered(model, groups)
+    groups = _tempered(model, groups, whiten)
     change, found = torch.zeros_like(space.components), None
     generator = torch.Generator().manual_seed(seed)
     for iteration in range(ITERATIONS):
-        matrix, vector, spread = _sums(model, groups, change, generator)
+        matrix, vector, spread = _sums(model, groups, change, generator, whiten)
         if found is None:
             found = _most_likely(matrix / spread, vector / spread)
         change = _solved(matrix, vector, *found)[0].T.to(change)
@@ -75,12 +78,12 @@ def moved_components(
     return model.components, [float((values[seen] ** 2).mean().sqrt()) if seen.any() else 0.0 for values in found]
 
 
-def _tempered(model, groups):
+def _tempered(model, groups, whiten):
     """Groups in which galaxies that nothing describes count as little as those that are `HOPELESS` times the median."""
     misfit = []
     for cameras, redshift in groups:
         sums = statistics(cameras, redshift, model.components)
-        latents = model.fit(sums.matrix, sums.vector)[0]
+        latents = model.fit(sums.matrix, sums.vector, whiten)[0]
         left = sums.total - model.reduction(latents, sums.matrix, sums.vector)
         misfit.append(left / sums.n_pix.clamp_min(1.0))
     most = HOPELESS * float(torch.cat(misfit).median())
@@ -91,7 +94,7 @@ def _tempered(model, groups):
     return out
 
 
-def _sums(model, groups, change, generator):
+def _sums(model, groups, change, generator, whiten=None):
     """
     Over the galaxies, of what is left of them and what the change so far explains, at every sample of the table.
 
@@ -109,7 +112,7 @@ def _sums(model, groups, change, generator):
     for cameras, redshift in groups:
         for begin in range(0, len(redshift), BATCH):
             mine, z = [camera.rows(slice(begin, begin + BATCH)) for camera in cameras], redshift[begin : begin + BATCH]
-            coefficients, left = _left(model, mine, z)
+            coefficients, left = _left(model, mine, z, whiten)
             noise = [replace(camera, flux=torch.randn(camera.flux.shape, generator=generator).to(camera.flux)
                              * camera.ivar.clamp_min(1e-30).rsqrt()) for camera in left]  # fmt: skip
             flux, ivar = map(torch.stack, zip(*rest_frame_rows(left, z, *table), strict=True))
@@ -122,10 +125,10 @@ def _sums(model, groups, change, generator):
     return matrix, vector, square / weight if weight and square else 1.0
 
 
-def _left(model, cameras, redshift):
+def _left(model, cameras, redshift, whiten=None):
     """Coefficients of galaxies, (n, k), and cameras with what is left of their flux, by the factor of the galaxy."""
     sums = statistics(cameras, redshift, model.components)
-    latents, _, factor = model.fit(sums.matrix, sums.vector)
+    latents, _, factor = model.fit(sums.matrix, sums.vector, whiten)
     factor = factor.to(latents)[:, None]
     spectra, left = model(latents), []
     for camera in cameras:

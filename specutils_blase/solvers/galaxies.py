@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from specutils_blase.solvers.components import fit_components, sharpened
 from specutils_blase.solvers.fine_tuning import moved_components
 from specutils_blase.solvers.latent_training import train_latent_space
 from specutils_blase.solvers.redshifts import Scanner, refine
-from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics
+from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics, statistics_of_each
 
 __all__ = ["CameraArrays", "GalaxyModel", "Group", "train_galaxy_model"]
 
@@ -34,6 +34,8 @@ ENOUGH = 20_000
 BATCH = 1000
 # Redshifts that differ by less, by 1 + z, are one.
 SAME = 1e-3
+# Galaxies, at most, whose redshifts are compared with the known ones.
+COMPARED = 300
 # Beyond this many standard deviations of the line spread function nothing reaches a pixel.
 REACH = 7.0
 
@@ -99,10 +101,12 @@ class GalaxyModel:
     Parameters
     ----------
     space : LatentSpace
+    whiten : callable, optional
+        The prior of the latents, as for `LatentSpace.fit`.
     """
 
-    def __init__(self, space: LatentSpace) -> None:
-        self.space, self._observations = space, {}
+    def __init__(self, space: LatentSpace, whiten: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.space, self.whiten, self._observations = space, whiten, {}
 
     @property
     def wave(self) -> np.ndarray:
@@ -183,13 +187,14 @@ class GalaxyModel:
         latents, covariance = np.zeros((n, n_latents)), np.zeros((n, n_latents, n_latents))
         factor, n_pix, chi2 = np.zeros(n), np.zeros(n), np.zeros(n)
         for group in groups:
-            sums, levels = self.statistics(group, redshift[group.numbers])
-            with torch.no_grad():
-                found, errors, factors = self.space.fit(sums.matrix, sums.vector)
-                reduction = self.space.reduction(found, sums.matrix, sums.vector)
-            rows = group.numbers
-            latents[rows], covariance[rows], factor[rows] = found, errors, factors.numpy() * levels
-            n_pix[rows], chi2[rows] = sums.n_pix, sums.total - reduction
+            whole, levels = self.statistics(group, redshift[group.numbers])
+            for some in np.array_split(np.arange(len(levels)), len(levels) // BATCH + 1):
+                sums, rows = whole.rows(some), group.numbers[some]
+                with torch.no_grad():
+                    found, errors, factors = self.space.fit(sums.matrix, sums.vector, self.whiten)
+                    reduction = self.space.reduction(found, sums.matrix, sums.vector)
+                latents[rows], covariance[rows], factor[rows] = found, errors, factors.numpy() * levels[some]
+                n_pix[rows], chi2[rows] = sums.n_pix, sums.total - reduction
         return latents, covariance, factor, n_pix, chi2
 
     def rest(self, latents: np.ndarray, factor: np.ndarray) -> np.ndarray:
@@ -211,14 +216,48 @@ class GalaxyModel:
         """A space whose components have moved to galaxies, and what that was like."""
         observed = [(self.cameras(group)[0], torch.from_numpy(redshift[group.numbers])) for group in groups]
         components, deviations = moved_components(
-            self.space, observed, seed=seed, report=lambda done: report(f"fine-tuning: {100 * done:.0f} %"))
+            self.space, observed, seed=seed, report=lambda done: report(f"fine-tuning: {100 * done:.0f} %"),
+            whiten=self.whiten)  # fmt: skip
         space = copy.deepcopy(self.space)
         space.components.copy_(components)
         chi2 = []
-        for model in (self, GalaxyModel(space)):
+        for model in (self, GalaxyModel(space, self.whiten)):
             *_, n_pix, total = model.encode(groups, redshift)
             chi2.append(float(np.mean(total / np.maximum(n_pix, 1.0))))
         return space, {"deviations": deviations, "chi2_per_pixel": chi2}
+
+    def redshift_factor(self, groups: Sequence[Group], redshift: np.ndarray, chosen: np.ndarray, report) -> float:
+        """
+        By how much errors of redshifts are larger than their uncertainties, of galaxies that were not learned from.
+
+        Parameters
+        ----------
+        groups : sequence of Group
+        redshift : ndarray, shape (n,)
+            As it is known.
+        chosen : ndarray of int
+            Galaxies to compare; of more than `COMPARED` as many.
+        report : callable
+            Gets the part that is done.
+
+        Returns
+        -------
+        float
+            Half of the width of the middle 68 % of the errors over their uncertainties, and at least one: a model is
+            no better than its components.
+        """
+        some = np.random.default_rng(0).permutation(chosen)[:COMPARED]
+        pulls = []
+        for group in groups:
+            mine = np.flatnonzero(np.isin(group.numbers, some))
+            cameras, _ = self.cameras(Group(group.numbers[mine], [camera.rows(mine) for camera in group.cameras]))
+            for k, z in enumerate(redshift[group.numbers[mine]]):
+                one = [camera.rows(slice(k, k + 1)) for camera in cameras]
+                found, error, *_ = refine(self.space, one, z, self.whiten)
+                pulls.append((found - z) / error)
+                report(len(pulls) / len(some))
+        low, high = np.quantile(pulls, (0.16, 0.84))
+        return max(float(high - low) / 2.0, 1.0)
 
     def fit_redshift(self, group: Group, lower: float, upper: float, report=None) -> dict[str, Any]:
         """Redshifts of the galaxies of a group, with their uncertainties, chi2 and the scans."""
@@ -229,7 +268,7 @@ class GalaxyModel:
             with torch.no_grad():
                 chi2, share = scanner.scan(cameras, k)
             one = [camera.rows(slice(k, k + 1)) for camera in cameras]
-            found = [refine(self.space, one, z) for z in scanner.candidates(chi2, share)]
+            found = [refine(self.space, one, z, self.whiten) for z in scanner.candidates(chi2, share)]
             for name, value in zip(rows, (*_best(found), chi2), strict=True):
                 rows[name].append(value)
             if report is not None:
@@ -294,29 +333,51 @@ def train_galaxy_model(
     cameras = [model.cameras(group)[0] for group in groups]
     learned = random.permutation(np.flatnonzero(~kept))[:ENOUGH]
     space.components.copy_(_components(groups, cameras, redshift, learned, space, seed, report))
-    parts, numbers = [], np.concatenate([group.numbers for group in groups])
-    for group, some in zip(groups, cameras, strict=True):
-        with torch.no_grad():
-            parts.append(statistics(some, torch.from_numpy(redshift[group.numbers]), space.components,
-                                    lambda done: report(f"pixels summed: {100 * done:.0f} %")).single())  # fmt: skip
-    sums = Statistics.joined(parts)
-    kept = torch.from_numpy(kept[numbers])
+    sums, part = _sums(groups, cameras, redshift, random, space.components, report)
+    numbers = np.concatenate([group.numbers for group in groups])
+    validates = torch.from_numpy(kept[numbers])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = LatentSpace(**space.config)
         fresh.components.copy_(space.components)
         info = train_latent_space(
-            fresh, sums.rows(~kept), sums.rows(kept), epochs=epochs, seed=seed, checkpoint=checkpoint,
-            identity=identity,
+            fresh, sums.rows(~validates), part.rows(~validates), sums.rows(validates), epochs=epochs, seed=seed,
+            checkpoint=checkpoint, identity=identity,
             report=lambda done, merit: report(f"training: {100 * done:.0f} %, validation: chi2 per pixel {merit:.4f}"),
         )  # fmt: skip
         with torch.no_grad():
             some = map(sums.rows, torch.arange(len(numbers)).split(BATCH))
-            parts = [fresh.fit(part.matrix, part.vector)[0] for part in some]
-            latents = torch.cat(parts).double().numpy()
+            latents = torch.cat([fresh.fit(rows.matrix, rows.vector)[0] for rows in some]).double().numpy()
     trained = GalaxyModel(fresh)
     trained._observations = model._observations
-    return trained, {**info, "latents": latents[np.argsort(numbers)]}
+    return trained, {**info, "latents": latents[np.argsort(numbers)], "kept": np.flatnonzero(kept)}
+
+
+def _sums(groups, cameras, redshift, random, components, report):
+    """Statistics of all galaxies, group by group, and of the pixels that they would show at others' redshifts."""
+    other = random.permutation(redshift)
+    whole, part = [], []
+    for group, some in zip(groups, cameras, strict=True):
+        z, there = torch.from_numpy(redshift[group.numbers]), torch.from_numpy(other[group.numbers])
+        with torch.no_grad():
+            both = statistics_of_each([some, _as_at(some, z, there)], z, components,
+                                      lambda done: report(f"pixels summed: {100 * done:.0f} %"))  # fmt: skip
+        for parts, sums in zip((whole, part), both, strict=True):
+            parts.append(sums.single())
+    return Statistics.joined(whole), Statistics.joined(part)
+
+
+def _as_at(cameras, redshift, there):
+    """Galaxies without the pixels that would show other wavelengths at other redshifts, (n,): half of them at most."""
+    begin = min(float(camera.ln_wave[0]) for camera in cameras)
+    end = max(float(camera.ln_wave[-1]) for camera in cameras)
+    half = 0.5 * (end - begin)
+    moved = (torch.log1p(redshift) - torch.log1p(there)).clamp(-half, half)[:, None]
+    out = []
+    for camera in cameras:
+        shown = (camera.ln_wave >= begin + moved) & (camera.ln_wave <= end + moved)
+        out.append(replace(camera, ivar=torch.where(shown, camera.ivar, 0.0)))
+    return out
 
 
 def _table(groups, redshift):

@@ -4,6 +4,10 @@ A step costs what the networks cost and no spectrum is looked at again. The loss
 166, 75): fidelity, chi2 per pixel; similarity, that distances between latents are like those between spectra; and
 consistency, that a galaxy has the same latents wherever it is placed: the spectrum that was found is observed with the
 pixels, the noise and the redshift of another galaxy, and encoded again.
+
+That is a spectrum without what the decoder lacks and without noise of its own. What ties the ends of the table to each
+other are real spectra of which a part is shown: the latents of that part must be those of the whole, and their spectrum
+must fit the pixels that were not shown.
 """
 
 import copy
@@ -23,6 +27,7 @@ RATE, DECAY = 3e-3, 1e-3
 # Chi2 per pixel grows with its logarithm from here on, so that spectra that fit nothing do not lead.
 ROBUST = 10.0
 SIMILARITY, CONSISTENCY, PRIOR = 0.02, 0.02, 1e-4
+PART_FIDELITY, PART_CONSISTENCY = 1.0, 1.0
 # Epochs between two looks at the validation, and how many of these that find nothing better end the training.
 LOOK, PATIENCE = 5, 6
 # Galaxies, at most, from which the scales of the latents are taken.
@@ -30,8 +35,8 @@ ENOUGH = 5000
 
 
 def train_latent_space(
-    space: LatentSpace, seen: Statistics, kept: Statistics, *, epochs: int, seed: int, report, checkpoint: Path | None,
-    identity: dict[str, str],
+    space: LatentSpace, seen: Statistics, part: Statistics, kept: Statistics, *, epochs: int, seed: int, report,
+    checkpoint: Path | None, identity: dict[str, str],
 ) -> dict:  # fmt: skip
     """
     Train the two maps of `space`, in place; the weights that are best on `kept` stay.
@@ -40,8 +45,10 @@ def train_latent_space(
     ----------
     space : LatentSpace
         With its components.
-    seen, kept : Statistics
-        Of the galaxies to learn from, and of those that validate.
+    seen, part : Statistics
+        Of the galaxies to learn from: of all their pixels, and of some of them.
+    kept : Statistics
+        Of the galaxies that validate.
     epochs : int
     seed : int
     report : callable
@@ -81,7 +88,7 @@ def train_latent_space(
         order = torch.randperm(n)
         for k in range(n_steps):
             chosen = order[k * batch : (k + 1) * batch].to(seen.total.device)
-            loss, fidelity = _loss(space, seen.rows(chosen))
+            loss, fidelity = _loss(space, seen.rows(chosen), part.rows(chosen))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -110,11 +117,12 @@ def train_latent_space(
     return {"epochs": epoch, **history}
 
 
-def _loss(space, seen):
+def _loss(space, seen, part):
     """Weighted sum of all losses, and the fidelity alone."""
     latents = space.guess(seen.matrix, seen.vector)
-    chi2 = (seen.total - space.reduction(latents, seen.matrix, seen.vector)).clamp_min(0.0) / seen.n_pix.clamp_min(1.0)
-    fidelity = ROBUST * torch.log1p(chi2 / ROBUST).mean()
+    fidelity = _fidelity(space, latents, seen)
+    less = space.guess(part.matrix, part.vector)
+    of_part = PART_FIDELITY * _fidelity(space, less, seen) + PART_CONSISTENCY * ((less - latents) ** 2).mean()
     # The spectra that were found, with the factor one, as the next galaxy of the batch would be seen.
     found = space.coefficients(latents)
     other = seen.matrix.roll(1, 0)
@@ -125,12 +133,16 @@ def _loss(space, seen):
     difference = inner / inner.detach().mean().clamp_min(1e-6) - outer / outer.mean().clamp_min(1e-6)
     similarity = (torch.sigmoid(5.0 * difference - 2.5) + torch.sigmoid(-5.0 * difference - 2.5)).mean()
     prior = (latents**2).mean()
-    return fidelity + SIMILARITY * similarity + CONSISTENCY * consistency + PRIOR * prior, fidelity
+    return fidelity + of_part + SIMILARITY * similarity + CONSISTENCY * consistency + PRIOR * prior, fidelity
+
+
+def _fidelity(space, latents, seen):
+    """Chi2 per pixel, robust."""
+    chi2 = (seen.total - space.reduction(latents, seen.matrix, seen.vector)).clamp_min(0.0) / seen.n_pix.clamp_min(1.0)
+    return ROBUST * torch.log1p(chi2 / ROBUST).mean()
 
 
 @torch.no_grad()
 def _validation(space, kept: Statistics) -> float:
     """Chi2 per pixel of galaxies that were not learned from."""
-    latents = space.guess(kept.matrix, kept.vector)
-    chi2 = (kept.total - space.reduction(latents, kept.matrix, kept.vector)) / kept.n_pix.clamp_min(1.0)
-    return float((ROBUST * torch.log1p(chi2 / ROBUST)).mean())
+    return float(_fidelity(space, space.guess(kept.matrix, kept.vector), kept))

@@ -1,7 +1,7 @@
 """Redshifts of galaxies: a scan with linear components at all shifts at once, then the latents and the redshift."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -69,8 +69,10 @@ class Scanner:
             draws = torch.randn(N_DRAWS, n_latents, generator=generator).to(space.components)
             spectra = space(draws * space.variance.sqrt())
         mean = spectra.mean(0)
-        _, size, rotation = torch.linalg.svd(spectra - mean, full_matrices=False)
-        found = torch.cat([mean[None], rotation[:N_COMPONENTS] * size[:N_COMPONENTS, None] / math.sqrt(N_DRAWS)])
+        away = (spectra - mean).double()
+        # Of as many numbers as there are draws: a tenth of the time of a decomposition of the spectra.
+        _, turn = torch.linalg.eigh(away @ away.T)
+        found = torch.cat([mean[None], (turn[:, -N_COMPONENTS:].T @ away).flip(0).to(mean) / math.sqrt(N_DRAWS)])
         sigma = float(np.mean([float(camera.observation.blur) for camera in cameras]))
         frequency = torch.fft.rfftfreq(2 * self.n_table)
         passed = torch.exp(-0.5 * (2.0 * math.pi * frequency * sigma) ** 2)
@@ -155,7 +157,7 @@ def smoothed(flux: Tensor, ivar: Tensor) -> Tensor:
 
 @torch.no_grad()
 def refine(
-    space: LatentSpace, cameras: Sequence[Camera], redshift: float
+    space: LatentSpace, cameras: Sequence[Camera], redshift: float, whiten: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[float, float, float, float, Tensor]:
     """
     Redshift and latents of one galaxy together, by Gauss-Newton steps from a redshift close to the right one.
@@ -166,6 +168,8 @@ def refine(
     cameras : sequence of Camera
         Of one galaxy.
     redshift : float
+    whiten : callable, optional
+        As for `LatentSpace.fit`.
 
     Returns
     -------
@@ -178,11 +182,11 @@ def refine(
     """
     place = math.log1p(redshift)
     sums = statistics(cameras, torch.tensor([redshift], dtype=torch.float64), space.components)
-    latents = space.fit(sums.matrix, sums.vector)[0][0]
+    latents = space.fit(sums.matrix, sums.vector, whiten)[0][0]
     weights = _weights(space, cameras, place)
     damping, kept = 1e-3, None
     for _ in range(STEPS):
-        hessian, gradient, chi2 = _expansion(space, cameras, weights, place, latents)
+        hessian, gradient, chi2 = _expansion(space, cameras, weights, place, latents, whiten)
         if kept is None or chi2 <= kept[4]:
             gain = math.inf if kept is None else kept[4] - chi2
             kept, damping = (place, latents, hessian, gradient, chi2), 0.1 * damping
@@ -196,7 +200,7 @@ def refine(
         latents = latents + step[:-1].to(latents)
     place, latents, _, _, chi2 = kept
     stretch = math.exp(place)
-    error = stretch * _uncertainty(space, cameras, weights, *kept[:3])
+    error = stretch * _uncertainty(space, cameras, weights, *kept[:3], whiten)
     beyond = torch.cat([camera.ivar[0].double() * (camera.flux[0] - smoothed(camera.flux[0], camera.ivar[0])) ** 2
                         for camera in cameras])[weights == 0]  # fmt: skip
     return stretch - 1.0, error, chi2, float(beyond.sum()), latents
@@ -213,14 +217,15 @@ def _weights(space, cameras, place):
     return torch.cat(found)
 
 
-def _uncertainty(space, cameras, weights, place, latents, hessian):
+def _uncertainty(space, cameras, weights, place, latents, hessian, whiten):
     """
     Standard deviation of ln(1 + z).
 
     Where lines are hardly seen, the noise decides how strong they are and with it how well they tell the redshift: the
     second derivatives by the redshift have the residuals in them, without which errors are a tenth too small.
     """
-    before, after = (_expansion(space, cameras, weights, place + step, latents)[1] for step in (-WIDER, WIDER))
+    before, after = (
+        _expansion(space, cameras, weights, place + step, latents, whiten)[1] for step in (-WIDER, WIDER))
     row = (before - after) / (2.0 * WIDER)
     full = hessian.clone()
     full[-1], full[:, -1] = row, row
@@ -229,7 +234,7 @@ def _uncertainty(space, cameras, weights, place, latents, hessian):
     return math.sqrt(max(variance[0] if variance[0] > 0.0 else variance[1], 0.0))
 
 
-def _expansion(space, cameras, weight, place, latents):
+def _expansion(space, cameras, weight, place, latents, whiten):
     """Half the second derivatives of chi2 by latents and ln(1 + z), minus half the first, and chi2; the factor out."""
     slopes = torch.func.jacrev(space.coefficients)(latents).T @ space.components
     rows = torch.cat([space(latents)[None], slopes])
@@ -252,9 +257,10 @@ def _expansion(space, cameras, weight, place, latents):
     hessian = (design * weight) @ design.T - cross[:, None] * cross / norm
     residual = flux - factor * model
     gradient = (design * weight) @ residual
-    prior = torch.cat([1.0 / space.variance.double(), torch.zeros(1, dtype=torch.float64)])
+    normal, turn = (some[0].double() for some in space.whitened(latents[None], whiten))
     # A redshift that nothing determines stays where it is.
-    hessian = hessian + torch.diag(prior + 1e-12 * hessian.diagonal().abs().max() + 1e-12)
-    gradient[:-1] -= latents.double() / space.variance
-    chi2 = float((weight * residual**2).sum() + (latents.double() ** 2 / space.variance).sum())
+    hessian = hessian + (1e-12 * hessian.diagonal().abs().max() + 1e-12) * torch.eye(n, dtype=torch.float64)
+    hessian[:-1, :-1] += turn.T @ turn
+    gradient[:-1] -= turn.T @ normal
+    chi2 = float((weight * residual**2).sum() + (normal**2).sum())
     return hessian, gradient, chi2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from specutils_blase.nn.observation import Observation
 
-__all__ = ["Camera", "Statistics", "rest_frame_rows", "statistics"]
+__all__ = ["Camera", "Statistics", "rest_frame_rows", "statistics", "statistics_of_each"]
 
 # Galaxies whose components are observed at once.
 BATCH = 16
@@ -97,31 +97,56 @@ def statistics(cameras: Sequence[Camera], redshift: Tensor, components: Tensor, 
     -------
     Statistics
     """
-    n, k = len(redshift), len(components)
-    out = Statistics(*(components.new_zeros(shape, dtype=torch.float64) for shape in ((n, k, k), (n, k), (n,), (n,))))
-    for start in range(0, n, BATCH):
-        some = slice(start, min(start + BATCH, n))
-        for camera in cameras:
-            seen, ivar = observed_components(camera.rows(some), redshift[some], components)
-            seen, ivar, flux = seen.double(), ivar.double(), camera.flux[some].double()
-            weighted = seen * ivar[:, None]
-            out.matrix[some] += weighted @ seen.mT
-            out.vector[some] += (weighted @ flux[..., None])[..., 0]
-            out.total[some] += (ivar * flux**2).sum(-1)
-            out.n_pix[some] += (ivar > 0).sum(-1)
-        if report is not None:
-            report(some.stop / n)
+    (out,) = statistics_of_each([cameras], redshift, components, report)
     return out
 
 
+def statistics_of_each(
+    versions: Sequence[Sequence[Camera]], redshift: Tensor, components: Tensor, report=None
+) -> list[Statistics]:
+    """
+    The same of several versions of the galaxies, which differ by nothing but their inverse variances.
+
+    What takes time, the components as pixels see them, is computed once for all versions.
+
+    Parameters
+    ----------
+    versions : sequence of sequences of Camera
+    redshift, components, report
+        As for `statistics`.
+
+    Returns
+    -------
+    list of Statistics
+        One for each version.
+    """
+    n, k = len(redshift), len(components)
+    shapes = (n, k, k), (n, k), (n,), (n,)
+    sums = [Statistics(*(components.new_zeros(shape, dtype=torch.float64) for shape in shapes)) for _ in versions]
+    for start in range(0, n, BATCH):
+        some = slice(start, min(start + BATCH, n))
+        for same in zip(*versions, strict=True):
+            seen, covered = observed_components(same[0].rows(some), redshift[some], components)
+            seen, flux = seen.double(), same[0].flux[some].double()
+            for out, camera in zip(sums, same, strict=True):
+                ivar = torch.where(covered, camera.ivar[some], 0.0).double()
+                weighted = seen * ivar[:, None]
+                out.matrix[some] += weighted @ seen.mT
+                out.vector[some] += (weighted @ flux[..., None])[..., 0]
+                out.total[some] += (ivar * flux**2).sum(-1)
+                out.n_pix[some] += (ivar > 0).sum(-1)
+        if report is not None:
+            report(some.stop / n)
+    return sums
+
+
 def observed_components(camera: Camera, redshift: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
-    """Components as each galaxy's pixels see them, (n, k, n_pix), and inverse variances that are zero beyond them."""
+    """Components as each galaxy's pixels see them, (n, k, n_pix), and which pixels see the table alone, (n, n_pix)."""
     n, k = len(redshift), len(components)
     bands = None if camera.bands is None else camera.bands.repeat_interleave(k, 0)
     seen = camera.observation(components.repeat(n, 1), redshift.repeat_interleave(k), bands).unflatten(0, (n, k))
     n_diag = 1 if bands is None else bands.shape[1]
-    covered = camera.observation.covered(redshift, components.shape[-1], n_diag)
-    return seen, torch.where(covered, camera.ivar, 0.0)
+    return seen, camera.observation.covered(redshift, components.shape[-1], n_diag)
 
 
 def rest_frame_rows(

@@ -357,7 +357,9 @@ def test_two_surveys_agree(model):
     np.testing.assert_array_equal(first[3], second[3])
     one, other = model.encode(first[0], first[1], lsf=POWER), model.encode(second[0], second[1])
     pull = (one - other) / np.sqrt(sigmas(one) ** 2 + sigmas(other) ** 2)
-    assert np.abs(np.median(pull, axis=0)).max() < 0.7 and np.asarray(pull).std() < 1.8
+    # Middle 68 %: of galaxies that are like few others 310 have taught little.
+    low, high = np.quantile(pull, (0.16, 0.84))
+    assert np.abs(np.median(pull, axis=0)).max() < 0.7 and (high - low) / 2 < 1.8
     out = model.reconstruct(second[0], second[1])
     assert isinstance(out, SpectrumList) and [part.flux.shape for part in out] == [(30, 900), (30, 900)]
     for part, spectrum, clean in zip(out, second[0], second[2], strict=True):
@@ -598,9 +600,12 @@ def test_spectra_without_light_are_finite(model, galaxies, level):
     latents = model.encode(dark, z, lsf=POWER)
     assert np.isfinite(latents).all() and np.isfinite(latents.covariance).all()
     assert np.isfinite(model.reconstruct(dark, z, lsf=POWER).meta["chi2"]).all()
-    if level == 0.0:  # nothing but the prior
-        known = np.trace(latents.covariance, axis1=1, axis2=2) / model.space.variance.sum().item()
-        assert (known > 0.95).all()
+    if level == 0.0:  # nothing but the prior: its centre, and its widths there
+        whiten = lambda s: model.density.whiten(torch.as_tensor(np.atleast_2d(s))).detach().numpy()  # noqa: E731
+        np.testing.assert_allclose(whiten(latents), 0.0, atol=0.02)
+        center, h = np.asarray(latents[0]), 0.02
+        slopes = np.array([(whiten(center + step) - whiten(center - step))[0] / (2 * h) for step in h * np.eye(3)]).T
+        np.testing.assert_allclose(latents.covariance[0], np.linalg.inv(slopes.T @ slopes), rtol=0.15, atol=0.05)
         with pytest.warns(BlaseWarning, match="2 of 2 redshifts are ambiguous"):
             found = model.fit_redshift(dark, lsf=POWER, bounds=(0.0, 0.3))
         assert np.isfinite(found.redshift).all() and (found.second < 9).all()
@@ -668,3 +673,30 @@ def test_one_latent():
     model = train_autoencoder(spectrum, z, lsf=POWER, n_latents=1, n_components=3, epochs=10, progress=False)
     assert model.encode(spectrum[:4], z[:4], lsf=POWER).shape == (4, 1)
     assert model.log_probability(model.sample(5)).shape == (5,)
+
+
+def test_whitened_latents_are_standard_normal(model):
+    """The prior of `encode` is the density: by the change of variables, and of the galaxies that were learned from."""
+    first, second = sdss(260, 0), desi(50, 1)
+    latents = np.concatenate([model.encode(first[0], first[1], lsf=POWER), model.encode(second[0], second[1])])
+    some = torch.as_tensor(latents, dtype=torch.float32)
+    normal = model.density.whiten(some).detach()
+    np.testing.assert_allclose(normal.mean(0), 0.0, atol=0.2)
+    np.testing.assert_allclose(torch.cov(normal.T), np.eye(3), atol=0.3)
+    slopes = torch.func.vmap(torch.func.jacrev(lambda s: model.density.whiten(s[None])[0]))(some[:20]).detach()
+    volume = torch.linalg.slogdet(slopes)[1]
+    wanted = -0.5 * (normal[:20] ** 2).sum(1) - 1.5 * np.log(2 * np.pi) + volume
+    np.testing.assert_allclose(model.log_probability(latents[:20]), wanted, atol=1e-3)
+    values, turn = model.space.whitened(some[:20], model.density.whiten)
+    np.testing.assert_allclose(values, normal[:20], atol=1e-5)
+    np.testing.assert_allclose(turn, slopes, rtol=1e-3, atol=1e-4)
+
+
+def test_uncertainties_of_redshifts_are_those_of_other_galaxies(model, galaxies):
+    spectrum = galaxies[0][:6]
+    factor = model.fit_info["redshift_factor"]
+    assert 1.0 <= factor < 2.0
+    raw = SpectrumAutoencoder(model.space, model.density, {})  # as files before there was a factor
+    one, other = model.fit_redshift(spectrum, lsf=POWER), raw.fit_redshift(spectrum, lsf=POWER)
+    np.testing.assert_allclose(one.uncertainty, factor * other.uncertainty, rtol=1e-9)
+    np.testing.assert_array_equal(one.redshift, other.redshift)

@@ -17,20 +17,28 @@ def quiet(done, merit):
     pass
 
 
+def sums_of(components, flux, weight):
+    return Statistics(torch.einsum("kp,np,lp->nkl", components, weight, components),
+                      torch.einsum("kp,np->nk", components, weight * flux), (weight * flux**2).sum(1),
+                      (weight > 0).sum(1).float())  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def galaxies():
-    """A curved surface of two latents in five components, and noise."""
+def spectra():
+    """A curved surface of two latents in five components, and noise: components, fluxes and weights."""
     random = torch.Generator().manual_seed(0)
     x = torch.linspace(0, 1, N_PIX)
     components = torch.stack([1.0 + 0.2 * x, *(0.3 * torch.cos(3 * (k + 1) * x) for k in range(K))])
     s = torch.randn(N, L, generator=random)
     v = torch.cat([torch.ones(N, 1), s, 0.5 * s**2 - 0.5, 0.5 * (s[:, :1] * s[:, 1:])], 1)
     weight = torch.full((N, N_PIX), 400.0)
-    flux = v @ components + torch.randn(N, N_PIX, generator=random) / weight.sqrt()
-    sums = Statistics(torch.einsum("kp,np,lp->nkl", components, weight, components),
-                      torch.einsum("kp,np->nk", components, weight * flux), (weight * flux**2).sum(1),
-                      torch.full((N,), float(N_PIX)))  # fmt: skip
-    return components, sums.rows(slice(0, 512)), sums.rows(slice(512, None))
+    return components, v @ components + torch.randn(N, N_PIX, generator=random) / weight.sqrt(), weight
+
+
+@pytest.fixture(scope="module")
+def galaxies(spectra):
+    sums = sums_of(*spectra)
+    return spectra[0], sums.rows(slice(0, 512)), sums.rows(slice(512, None))
 
 
 def fresh(components):
@@ -40,12 +48,12 @@ def fresh(components):
     return space
 
 
-def train(galaxies, *, epochs=60, seed=0, checkpoint=None, identity=IDENTITY, report=quiet):
+def train(galaxies, *, epochs=60, seed=0, checkpoint=None, identity=IDENTITY, report=quiet, part=None):
     components, seen, kept = galaxies
     with torch.random.fork_rng(devices=[]):
         space = fresh(components)
-        info = train_latent_space(space, seen, kept, epochs=epochs, seed=seed, report=report, checkpoint=checkpoint,
-                                  identity=identity)  # fmt: skip
+        info = train_latent_space(space, seen, part or seen, kept, epochs=epochs, seed=seed, report=report,
+                                  checkpoint=checkpoint, identity=identity)  # fmt: skip
     return space, info
 
 
@@ -79,6 +87,22 @@ def test_learns_what_no_plane_can(galaxies, trained):
     assert float(chi2.median()) < 2.0
     assert info["validation"][-1] < 0.5 * info["validation"][0]
     assert len(info["validation"]) == len(info["training"]) == info["epochs"] // latent_training.LOOK
+
+
+def test_a_part_of_the_pixels_tells_the_whole(spectra, galaxies, trained):
+    """Half of the pixels, of galaxies that were not learned from: their latents, and what they say of the others."""
+    components, flux, weight = spectra
+    half = torch.where(torch.arange(N_PIX) < N_PIX // 2, weight, 0.0)
+    part, whole = sums_of(components, flux, half), galaxies[2]
+    less = part.rows(slice(512, None))
+    found = []
+    for space in (trained[0], train(galaxies, part=part.rows(slice(0, 512)))[0]):
+        with torch.no_grad():
+            one, other = space.guess(whole.matrix, whole.vector), space.guess(less.matrix, less.vector)
+            chi2 = (whole.total - space.reduction(other, whole.matrix, whole.vector)) / whole.n_pix
+        found.append((float((one - other).std() / one.std()), float(chi2.median())))
+    (scatter, chi2), (smaller, lower) = found
+    assert smaller < 0.8 * scatter and lower < 0.8 * chi2
 
 
 def test_latents_are_normalized(galaxies, trained):

@@ -122,7 +122,12 @@ def test_candidates_need_a_share_of_the_pixels(space, survey):
     assert scanner.candidates(chi2, torch.zeros_like(share)) == []
 
 
-def profile(space, camera, k, redshifts):
+def bent(s):
+    """A prior in which the second latent follows the first."""
+    return torch.stack([s[:, 0], 2.0 * (s[:, 1] - 0.4 * s[:, 0] ** 2), torch.asinh(2.0 * s[:, 2])], 1)
+
+
+def profile(space, camera, k, redshifts, whiten):
     """Chi2 with the prior, least over latents and factor, at each redshift."""
     one = camera.rows(slice(k, k + 1)).rows(torch.zeros(len(redshifts), dtype=torch.int64))
     sums = statistics([one], torch.as_tensor(redshifts), space.components)
@@ -130,17 +135,19 @@ def profile(space, camera, k, redshifts):
     double = LatentSpace(**space.config).double()
     double.load_state_dict(space.state_dict())
     with torch.no_grad():
-        latents = double.fit(matrix, vector, steps=20)[0]
-        return sums.total.double() + double._merit(latents, matrix, vector)
+        latents = double.fit(matrix, vector, whiten, steps=20)[0]
+        return sums.total.double() + double._merit(latents, matrix, vector, whiten)
 
 
-def test_refined_redshift_and_error_against_a_fine_scan(space, survey):
+@pytest.mark.parametrize("whiten", [None, bent])
+def test_refined_redshift_and_error_against_a_fine_scan(space, survey, whiten):
     truth, _, camera = survey
     for k in range(6):
-        z, error, chi2, _, latents = refine(space, [camera.rows(slice(k, k + 1))], float(truth[k]) + 1e-4)
+        one = [camera.rows(slice(k, k + 1))]
+        z, error, chi2, _, latents = refine(space, one, float(truth[k]) + 1e-4, whiten)
         assert latents.shape == (L,)
         trial = z + error * np.linspace(-2, 2, 41)
-        values = profile(space, camera, k, trial).numpy()
+        values = profile(space, camera, k, trial, whiten).numpy()
         # At least two in chi2 above the minimum, at two standard deviations; and a parabola about it.
         curve = np.polyfit((trial - z) / error, values, 2)
         assert abs(-0.5 * curve[1] / curve[0]) < 0.1  # the minimum is where refine says

@@ -10,7 +10,7 @@ from specutils_blase import BandedLSF
 from specutils_blase.functional import SPEED_OF_LIGHT, pixel_edges
 from specutils_blase.nn import Instrument
 from specutils_blase.nn.observation import Observation
-from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics
+from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics, statistics_of_each
 
 FIRST, STEP, N_TABLE, N, K = 3800.0, 60.0, 700, 19, 4
 SPACING = STEP / SPEED_OF_LIGHT
@@ -84,6 +84,19 @@ def test_sums_against_dense_matrices(survey, k):
     chi2 = (weight * (flux - design @ v) ** 2).sum()
     got = sums.total[k].numpy() - 2 * v @ sums.vector[k].numpy() + v @ sums.matrix[k].numpy() @ v
     assert got == pytest.approx(chi2)
+
+
+def test_versions_are_what_each_is_alone(survey):
+    some, redshift, components, sums = survey
+    whole = [camera for _, _, camera in some]
+    part = [Camera(camera.ln_wave, camera.flux, torch.where(camera.ln_wave > math.log(4150), camera.ivar, 0.0),
+                   camera.observation, camera.bands) for camera in whole]  # fmt: skip
+    both = statistics_of_each([whole, part], redshift, components)
+    alone = statistics(part, redshift, components)
+    for name in ("matrix", "vector", "total", "n_pix"):
+        np.testing.assert_array_equal(getattr(both[0], name), getattr(sums, name))
+        np.testing.assert_array_equal(getattr(both[1], name), getattr(alone, name))
+    assert bool((alone.n_pix < sums.n_pix).all())
 
 
 def test_some_galaxies_and_parts(survey):
