@@ -33,7 +33,7 @@ HALF_BAND = 4000.0
 REACH = 8.3
 # H0 [km/s/Mpc] and Om0 of a flat universe without radiation, and the quadrature of its distances up to redshift 20.
 HUBBLE, MATTER = 70.0, 0.3
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(14)
 
 
 def _pieces():
@@ -105,8 +105,9 @@ def luminosity_distance(redshift: Tensor) -> Tensor:
     r"""
     Luminosity distance [Mpc] in a flat universe with H0 = 70 km/s/Mpc and Om0 = 0.3.
 
-    :math:`D = (1 + z) \frac{c}{H_0} \int_0^{\ln(1 + z)} e^x / \sqrt{\Omega_0 e^{3x} + 1 - \Omega_0} \, dx`, by a
-    quadrature that is good to 1e-10 up to a redshift of 20 (Hogg 1999, arXiv:astro-ph/9905116).
+    :math:`D = (1 + z) \frac{c}{H_0} \int_s^1 2 / \sqrt{\Omega_0 + (1 - \Omega_0) t^6} \, dt` with
+    :math:`s = (1 + z)^{-1/2}`: the integral of Hogg (1999, arXiv:astro-ph/9905116, equation 15) in a variable in which
+    a short quadrature is good to 1e-10 up to a redshift of 20.
 
     Parameters
     ----------
@@ -123,9 +124,11 @@ def luminosity_distance(redshift: Tensor) -> Tensor:
     """
     redshift = torch.as_tensor(redshift)
     nodes, weights = (torch.as_tensor(v, dtype=redshift.dtype, device=redshift.device) for v in (_NODES, _WEIGHTS))
-    half = 0.5 * torch.log1p(redshift)
-    stretch = torch.exp(half[..., None] * (1.0 + nodes))
-    integral = half * ((stretch * torch.rsqrt(MATTER * stretch**3 + (1.0 - MATTER))) @ weights)
+    # One less 1 / root(1 + z), without the loss of digits at small redshifts.
+    root = torch.sqrt(1.0 + redshift)
+    half = 0.5 * redshift / (root * (1.0 + root))
+    cube = (1.0 - half[..., None] * (1.0 + nodes)) ** 3
+    integral = 2.0 * half * (torch.rsqrt(MATTER + (1.0 - MATTER) * cube**2) @ weights)
     return (1.0 + redshift) * (SPEED_OF_LIGHT / HUBBLE) * integral
 
 

@@ -42,7 +42,9 @@ def log_width(parameters: Tensor, z: Tensor | float) -> Tensor:
     """
     m, g, e, d, _ = parameters.unbind(-1)
     z = torch.as_tensor(z, dtype=m.dtype, device=m.device)
-    return m + g * (torch.sinh(d * (torch.asinh(z) + e)) - torch.sinh(d * e)) / (d * torch.cosh(d * e))
+    half = 0.5 * d * torch.asinh(z)
+    # The difference of the two sinh as a product, which loses no digits.
+    return m + g * 2.0 * torch.cosh(half + d * e) * torch.sinh(half) / (d * torch.cosh(d * e))
 
 
 def score(parameters: Tensor, ln_width: Tensor) -> tuple[Tensor, Tensor]:

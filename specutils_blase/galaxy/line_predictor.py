@@ -130,13 +130,12 @@ class EmissionLinePredictor:
             If a flux is not positive, or a redshift missing, negative or not finite.
         """
         inputs, covered = network_inputs(continuum, redshift)
-        table = self._empty_table(inputs)
+        beyond = self._beyond(inputs)
         values = self.network.quantiles(np.clip(inputs, *self.limits), (0.0, -ONE_SIDED, ONE_SIDED))
-        values = np.where(covered[:, None, None], values, np.nan)
-        for k, name in enumerate(LINES):
-            for j, suffix in enumerate(("", "_p16", "_p84")):
-                table[name + suffix] = u.Quantity(np.ascontiguousarray(values[:, k, j]), u.AA, copy=False)
-        return table
+        values[~covered] = np.nan
+        return QTable({"extrapolated": beyond} | {
+            name + suffix: u.Quantity(values[:, k, j], u.AA, copy=False)
+            for k, name in enumerate(LINES) for j, suffix in enumerate(("", "_p16", "_p84"))}, copy=False)  # fmt: skip
 
     def sample(self, continuum, redshift, n=1, *, seed=0, ivar=None, scatter=True):
         """
@@ -164,12 +163,12 @@ class EmissionLinePredictor:
         check_whole("n", n, 1, "give the number of draws")
         check_whole("seed", seed, 0, "another makes other draws")
         noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
-        table = self._empty_table(inputs)
+        beyond = self._beyond(inputs)
         values = self.network.draws(np.clip(inputs, *self.limits), int(n), int(seed), noise, scatter)
         values[~covered] = np.nan
-        for k, name in enumerate(LINES):
-            table[name] = u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False)
-        return table
+        return QTable({"extrapolated": beyond} | {
+            name: u.Quantity(np.ascontiguousarray(values[:, k]), u.AA, copy=False) for k, name in enumerate(LINES)},
+            copy=False)  # fmt: skip
 
     def probability(self, continuum, redshift, equivalent_width, ivar):
         """
@@ -195,10 +194,8 @@ class EmissionLinePredictor:
         known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
         width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
         values = self.network.probability(np.clip(inputs, *self.limits), width, noise)
-        table = self._empty_table(inputs)
-        for k, name in enumerate(LINES):
-            table[name] = np.where(known[:, k], values[:, k], np.nan)
-        return table
+        return QTable({"extrapolated": self._beyond(inputs)} | {
+            name: np.where(known[:, k], values[:, k], np.nan) for k, name in enumerate(LINES)})  # fmt: skip
 
     def write(self, path, overwrite=False):
         """
@@ -229,13 +226,14 @@ class EmissionLinePredictor:
         """
         return read_asdf(path, "emission_line_predictor")
 
-    def _empty_table(self, inputs):
+    def _beyond(self, inputs):
+        """Which galaxies are unlike those of the training, (n,); a warning says how many."""
         beyond = ((inputs < self.limits[0]) | (inputs > self.limits[1])).any(axis=1)
         if beyond.any():
             warnings.warn(f"{beyond.sum()} of {len(beyond)} galaxies lie beyond those that the network was trained "
                           "with in colour, luminosity or redshift: see the column extrapolated", BlaseWarning,
                           stacklevel=3)  # fmt: skip
-        return QTable({"extrapolated": beyond})
+        return beyond
 
 
 def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *, progress=None):

@@ -10,6 +10,8 @@ __all__ = ["LatentSpace"]
 
 # Lengths of a step that are tried: the best of them is taken, the first where chi2 differs by less than its rounding.
 STEPS, ROUNDING = (1.0, 0.3, 0.05), 1e-3
+# Steps end when chi2 would gain less than this in any galaxy.
+SETTLED = 1e-5
 
 
 class LatentSpace(nn.Module):
@@ -115,6 +117,7 @@ class LatentSpace(nn.Module):
             From latents (n, n_latents) to as many numbers that have a standard normal prior, differentiable: they are
             residuals of the fit like those of pixels. None: latents over the roots of their ``variance``.
         steps : int
+            At most.
 
         Returns
         -------
@@ -126,10 +129,14 @@ class LatentSpace(nn.Module):
         latents = self.guess(matrix, vector)
         for _ in range(steps):
             hessian, gradient = self._expansion(latents, matrix, vector, whiten)
-            step = torch.linalg.solve(hessian, gradient[..., None])[..., 0].to(latents)
+            step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
+            # By how much a parabola would fall. Gradients become exact with the steps, so with them all are taken.
+            if not step.requires_grad and float((step * gradient).sum(-1).max()) < SETTLED:
+                break
+            step = step.to(latents)
             trials = torch.stack([latents, *(latents + size * step for size in STEPS)])
             with torch.no_grad():
-                merit = torch.stack([self._merit(trial, matrix, vector, whiten) for trial in trials])
+                merit = self._merits(trials, matrix, vector, whiten)
             merit[1] -= ROUNDING
             best = merit.argmin(0)
             latents = trials[best, torch.arange(len(latents), device=latents.device)]
@@ -172,9 +179,10 @@ class LatentSpace(nn.Module):
         some = self.coefficients(latents).to(matrix)
         return (some * vector).sum(-1) ** 2 / torch.einsum("nk,nkl,nl->n", some, matrix, some).clamp_min(1e-30)
 
-    def _merit(self, latents, matrix, vector, whiten=None):
-        normal = latents * self.variance.rsqrt() if whiten is None else whiten(latents)
-        return (normal**2).sum(-1) - self.reduction(latents, matrix, vector)
+    def _merits(self, trials, matrix, vector, whiten=None):
+        """Chi2 and prior of several latents for each galaxy, (m, n), from (m, n, n_latents): less that of no model."""
+        normal = trials * self.variance.rsqrt() if whiten is None else whiten(trials.flatten(0, 1)).view_as(trials)
+        return (normal**2).sum(-1) - torch.stack([self.reduction(some, matrix, vector) for some in trials])
 
     def _expansion(self, latents, matrix, vector, whiten=None):
         """Half of the second derivatives of chi2 and the prior by latents, and minus half of the first."""

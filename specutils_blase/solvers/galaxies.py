@@ -19,7 +19,7 @@ from specutils_blase.nn.observation import Observation
 from specutils_blase.solvers.components import fit_components, sharpened
 from specutils_blase.solvers.fine_tuning import moved_components
 from specutils_blase.solvers.latent_training import train_latent_space
-from specutils_blase.solvers.redshifts import Scanner, refine
+from specutils_blase.solvers.redshifts import Scanner, latents_at, refine
 from specutils_blase.solvers.survey import Camera, Statistics, rest_frame_rows, statistics, statistics_of_each
 
 __all__ = ["CameraArrays", "GalaxyModel", "Group", "train_galaxy_model"]
@@ -35,7 +35,7 @@ BATCH = 1000
 # Redshifts that differ by less, by 1 + z, are one.
 SAME = 1e-3
 # Galaxies, at most, whose redshifts are compared with the known ones.
-COMPARED = 300
+COMPARED = 600
 # Beyond this many standard deviations of the line spread function nothing reaches a pixel.
 REACH = 7.0
 
@@ -268,7 +268,12 @@ class GalaxyModel:
             with torch.no_grad():
                 chi2, share = scanner.scan(cameras, k)
             one = [camera.rows(slice(k, k + 1)) for camera in cameras]
-            found = [refine(self.space, one, z, self.whiten) for z in scanner.candidates(chi2, share)]
+            starts = scanner.candidates(chi2, share)
+            latents = latents_at(self.space, one, starts, self.whiten) if starts else ()
+            found, best = [], math.inf
+            for z, some in zip(starts, latents, strict=True):
+                found.append(refine(self.space, one, z, self.whiten, some, best))
+                best = min(best, found[-1][2] + found[-1][3])
             for name, value in zip(rows, (*_best(found), chi2), strict=True):
                 rows[name].append(value)
             if report is not None:

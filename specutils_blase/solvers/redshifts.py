@@ -11,7 +11,7 @@ from specutils_blase.functional import SPEED_OF_LIGHT
 from specutils_blase.nn.latent_space import LatentSpace
 from specutils_blase.solvers.survey import Camera, rest_frame_rows, statistics
 
-__all__ = ["Scanner", "refine"]
+__all__ = ["Scanner", "latents_at", "refine"]
 
 # Linear components of the scan, and draws of latents that they are made from.
 N_COMPONENTS, N_DRAWS = 12, 500
@@ -21,8 +21,9 @@ N_CANDIDATES, APART = 4, 1500.0
 SMOOTH = 101
 # Part of the data's weight that the table has to cover.
 LEAST_SHARE = 0.3
-# Steps of the refinement; it ends when chi2 gains less than this.
-STEPS, SETTLED = 12, 1e-3
+# Steps of the refinement; it ends when chi2 gains less than this, a tenth of a standard deviation, or less than this
+# part of what it is worse than another redshift.
+STEPS, SETTLED = 12, 1e-2
 # Half of the difference by which the slope in ln(1 + z) is found: a fortieth of a pixel.
 DIFFERENCE = 5e-6
 # The same for the second derivatives, which the interpolation makes rough within a pixel: an eighth of one.
@@ -156,9 +157,18 @@ def smoothed(flux: Tensor, ivar: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def latents_at(space: LatentSpace, cameras: Sequence[Camera], redshifts: Sequence[float], whiten=None) -> Tensor:
+    """Latents (n, n_latents) that fit one galaxy best at each of n redshifts."""
+    same = [camera.rows(torch.zeros(len(redshifts), dtype=torch.int64)) for camera in cameras]
+    sums = statistics(same, torch.tensor(redshifts, dtype=torch.float64), space.components)
+    return space.fit(sums.matrix, sums.vector, whiten)[0]
+
+
+@torch.no_grad()
 def refine(
-    space: LatentSpace, cameras: Sequence[Camera], redshift: float, whiten: Callable[[Tensor], Tensor] | None = None
-) -> tuple[float, float, float, float, Tensor]:
+    space: LatentSpace, cameras: Sequence[Camera], redshift: float, whiten: Callable[[Tensor], Tensor] | None = None,
+    latents: Tensor | None = None, best: float = math.inf,
+) -> tuple[float, float, float, float, Tensor]:  # fmt: skip
     """
     Redshift and latents of one galaxy together, by Gauss-Newton steps from a redshift close to the right one.
 
@@ -170,6 +180,10 @@ def refine(
     redshift : float
     whiten : callable, optional
         As for `LatentSpace.fit`.
+    latents : Tensor, shape (n_latents,), optional
+        To begin with; None: `latents_at` that redshift.
+    best : float
+        Sum of chi2 and ``outside`` at another redshift.
 
     Returns
     -------
@@ -181,16 +195,18 @@ def refine(
     latents : Tensor, shape (n_latents,)
     """
     place = math.log1p(redshift)
-    sums = statistics(cameras, torch.tensor([redshift], dtype=torch.float64), space.components)
-    latents = space.fit(sums.matrix, sums.vector, whiten)[0][0]
+    latents = latents_at(space, cameras, [redshift], whiten)[0] if latents is None else latents
     weights = _weights(space, cameras, place)
+    beyond = torch.cat([camera.ivar[0].double() * (camera.flux[0] - smoothed(camera.flux[0], camera.ivar[0])) ** 2
+                        for camera in cameras])[weights == 0]  # fmt: skip
+    outside = float(beyond.sum())
     damping, kept = 1e-3, None
     for _ in range(STEPS):
         hessian, gradient, chi2 = _expansion(space, cameras, weights, place, latents, whiten)
         if kept is None or chi2 <= kept[4]:
             gain = math.inf if kept is None else kept[4] - chi2
             kept, damping = (place, latents, hessian, gradient, chi2), 0.1 * damping
-            if gain < SETTLED:
+            if gain < SETTLED * max(chi2 + outside - best, 1.0):
                 break
         else:
             damping = max(10.0 * damping, 0.1)
@@ -201,9 +217,7 @@ def refine(
     place, latents, _, _, chi2 = kept
     stretch = math.exp(place)
     error = stretch * _uncertainty(space, cameras, weights, *kept[:3], whiten)
-    beyond = torch.cat([camera.ivar[0].double() * (camera.flux[0] - smoothed(camera.flux[0], camera.ivar[0])) ** 2
-                        for camera in cameras])[weights == 0]  # fmt: skip
-    return stretch - 1.0, error, chi2, float(beyond.sum()), latents
+    return stretch - 1.0, error, chi2, outside, latents
 
 
 def _weights(space, cameras, place):

@@ -44,7 +44,7 @@ def test_redshift_factor_is_the_width_of_pulls(monkeypatch, true, wanted):
     redshift = random.uniform(0.0, 0.5, n)
     uncertainty = np.exp(random.normal(-9.0, 0.5, n))
     found = redshift + true * uncertainty * random.standard_normal(n)
-    chosen = random.permutation(n)[:900]
+    chosen = random.permutation(n)[:1200]
     found[np.setdiff1d(np.arange(n), chosen)] = np.nan  # none of the others counts
     found[chosen[::50]] += 0.1  # catalogues are wrong sometimes
     asked = []

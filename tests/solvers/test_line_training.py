@@ -130,18 +130,18 @@ def test_network_says_what_its_numbers_are():
     network.scale.copy_(torch.tensor([2.0, 0.5]))
     says = network.numbers(torch.randn(7, 3))
     assert torch.equal(says[:, :, 1, :4], says[:, :, 0, :4])  # the last layer has no numbers of the tied line
-    numbers = torch.zeros(2, 5)
-    np.testing.assert_allclose(network.corrected(numbers)[0], [np.log(2.0), np.exp(-0.3), 0.0, 1.0, 0.0], rtol=1e-6)
-    assert network.corrected(numbers)[1, 0].item() == pytest.approx(np.log(2.0 / 3.0))
-    numbers[:, 0] = 0.75
+    numbers = torch.zeros(1, 2, 5)
+    np.testing.assert_allclose(network.corrected(numbers)[0, 0], [np.log(2.0), np.exp(-0.3), 0.0, 1.0, 0.0], rtol=1e-6)
+    assert network.corrected(numbers)[0, 1, 0].item() == pytest.approx(np.log(2.0 / 3.0))
+    numbers[..., 0] = 0.75
     network.strength.copy_(torch.tensor([[0.0, 0.0], [2.0, 2.0]]))
     network.correction[0, :, 0] = torch.tensor([-1.5, -0.75, 0.0, 0.75, 1.5])  # whose interpolation is the level
-    out = network.corrected(numbers)
+    out = network.corrected(numbers)[0]
     assert out[0, 1].item() == pytest.approx(np.exp(0.375 - 0.3))
     assert torch.equal(out[1, 1:4], out[0, 1:4])  # the tied line has the shape of its partner
     assert (out[0, 0] - out[1, 0]).item() == pytest.approx(np.log(3.0))
     for wild in (1e6, -1e6):
-        assert torch.isfinite(widths.log_width(network.corrected(torch.full((2, 5), wild)), torch.tensor(3.0))).all()
+        assert torch.isfinite(widths.log_width(network.corrected(torch.full((1, 2, 5), wild)), torch.tensor(3.0))).all()
 
 
 def test_one_network_says_what_all_members_say_on_average():

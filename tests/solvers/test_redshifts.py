@@ -136,7 +136,7 @@ def profile(space, camera, k, redshifts, whiten):
     double.load_state_dict(space.state_dict())
     with torch.no_grad():
         latents = double.fit(matrix, vector, whiten, steps=20)[0]
-        return sums.total.double() + double._merit(latents, matrix, vector, whiten)
+        return sums.total.double() + double._merits(latents[None], matrix, vector, whiten)[0]
 
 
 @pytest.mark.parametrize("whiten", [None, bent])
