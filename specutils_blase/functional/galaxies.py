@@ -123,13 +123,15 @@ def luminosity_distance(redshift: Tensor) -> Tensor:
     tensor([ 460.3003, 6607.6576], dtype=torch.float64)
     """
     redshift = torch.as_tensor(redshift)
-    nodes, weights = (torch.as_tensor(v, dtype=redshift.dtype, device=redshift.device) for v in (_NODES, _WEIGHTS))
     # One less 1 / root(1 + z), without the loss of digits at small redshifts.
     root = torch.sqrt(1.0 + redshift)
     half = 0.5 * redshift / (root * (1.0 + root))
-    cube = (1.0 - half[..., None] * (1.0 + nodes)) ** 3
-    integral = 2.0 * half * (torch.rsqrt(MATTER + (1.0 - MATTER) * cube**2) @ weights)
-    return (1.0 + redshift) * (SPEED_OF_LIGHT / HUBBLE) * integral
+    # One node after the other: what is added up stays in the cache.
+    integral = 0.0
+    for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
+        cube = (1.0 - half * (1.0 + node)) ** 3
+        integral = integral + weight * torch.rsqrt(MATTER + (1.0 - MATTER) * cube**2)
+    return (1.0 + redshift) * (SPEED_OF_LIGHT / HUBBLE) * 2.0 * half * integral
 
 
 def predictor_inputs(continuum: Tensor, redshift: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class SpectrumAutoencoder:
     fit_info : dict
         Of the training: galaxies, epochs, seed, chi2 per pixel of training and validation, redshifts, wall time; and
         ``redshift_factor``, by which errors of redshifts that `fit_redshift` finds are larger than noise and latents
-        make them, as the galaxies of the validation have it, and at least one.
+        make them, as ``redshifts_compared`` galaxies of the validation have it, and at least one.
 
     Examples
     --------
@@ -241,7 +241,7 @@ class SpectrumAutoencoder:
 
         The flow of ``density`` whitens latents to numbers with a standard normal distribution; latents are where chi2
         plus the sum of the squares of these is least. What the pixels do not tell is what it is in galaxies that are
-        alike in what they tell.
+        alike in what they tell. The factor of the spectrum is free, its sign too.
 
         Parameters
         ----------
@@ -249,7 +249,7 @@ class SpectrumAutoencoder:
             One galaxy, or rows of galaxies, or a list of galaxies; cameras of the same galaxies are a list of spectra
             of two dimensions, as the loaders of DESI return them. With uncertainties.
         redshift : float, or array of shape (n,), optional
-            None: `fit_redshift` finds it first.
+            None: `fit_redshift` finds it first, and warns if it is ambiguous.
         lsf : LSF, or list of LSF with one for each camera, optional
             As in `specutils_blase.fit_spectrum`. None takes ``meta["resolution_data"]`` where there is one, else the
             pixels alone.
@@ -440,7 +440,7 @@ class SpectrumAutoencoder:
         Redshifts of galaxies.
 
         Linear components are fitted at every redshift of a grid of the spacing of the decoder; the deepest minima are
-        refined with the latents, and the best one is taken.
+        refined with the latents, and the best one is taken. One galaxy after the other, in some tenths of a second.
 
         Parameters
         ----------
@@ -472,10 +472,6 @@ class SpectrumAutoencoder:
         if not -0.1 <= lower < upper <= 20.0:
             raise ValueError(explain("bounds", "be (lowest, highest) redshift", f"{bounds}", "give e.g. (0, 1)"))
         found = self._fit_redshift(galaxies, (lower, upper), progress)
-        weak = found["second"] < AMBIGUOUS
-        if weak.any():
-            warnings.warn(f"{weak.sum()} of {galaxies.n} redshifts are ambiguous: another one has a chi2 that is "
-                          f"higher by less than {AMBIGUOUS:g}; see second", BlaseWarning, stacklevel=2)  # fmt: skip
         scan = QTable({"redshift": found["grid"], "chi2": found["scan"].T})
         if galaxies.kind == "one":
             scan["chi2"] = found["scan"][0]
@@ -498,6 +494,10 @@ class SpectrumAutoencoder:
             raise CoverageError(explain("bounds", "hold redshifts at which the spectra lie on the decoder's table, "
                                         f"{wave[0]:.0f} to {wave[-1]:.0f} Angstrom in the rest frame", got,
                                         "give others, or train with such galaxies"))  # fmt: skip
+        if (weak := out["second"] < AMBIGUOUS).any():
+            warnings.warn(f"{weak.sum()} of {galaxies.n} redshifts are ambiguous: another one has a chi2 that is "
+                          f"higher by less than {AMBIGUOUS:g}; see second, from fit_redshift", BlaseWarning,
+                          stacklevel=3)  # fmt: skip
         out["uncertainty"] *= self.fit_info.get("redshift_factor", 1.0)
         # Steps may lead a little beyond.
         return {**out, "redshift": np.clip(out["redshift"], *bounds), "grid": grid}
@@ -516,7 +516,7 @@ class SpectrumAutoencoder:
         has a normal prior, of which the variances are the most likely ones around each wavelength (empirical Bayes;
         Rasmussen & Williams 2006, section 5.4): a few galaxies teach what they share and those that are like them,
         and may harm those that are not; many teach all. A galaxy that fits much worse than the others counts little.
-        Latents keep their meaning and their density.
+        Latents keep their meaning and their density, and redshifts the factor on their uncertainties.
 
         Parameters
         ----------

@@ -18,6 +18,8 @@ __all__ = ["FEWEST", "Galaxies", "pixels_of", "read_galaxies", "read_surveys"]
 
 # A galaxy needs this many pixels that can be used.
 FEWEST = 100
+# Inverse variances of a galaxy are no more than this many times their median: sums over pixels have sixteen digits.
+HEAVIEST = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,8 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
                     f"{name}[{k}]", "have one dimension, or all of the list two, as cameras have",
                     f"flux of shape {one.flux.shape}", "make a list of galaxies or one of cameras"))  # fmt: skip
     n = 1 + max(int(numbers.max(initial=-1)) for numbers, _ in blocks)
+    if n == 0:
+        raise ValueError(explain(name, "have one galaxy at least", "none", "look at what selected them"))
     lsfs = lsf if isinstance(lsf, list | tuple) and kind == "cameras" else [lsf] * len(blocks[0][1])
     if len(lsfs) != len(blocks[0][1]):
         raise ValueError(explain("lsf", f"have one for each of {len(blocks[0][1])} cameras", f"{len(lsfs)}",
@@ -105,6 +109,7 @@ def read_galaxies(spectra, lsf=None, name="spectrum"):
                        for one, some in zip(cameras, lsfs, strict=True)]) for numbers, cameras in blocks]  # fmt: skip
     groups, sources = _joined(read)
     _check_pixels(groups, n, name)
+    _check_weights(groups, name)
     return Galaxies(groups, n, sources, kind, spectra)
 
 
@@ -239,6 +244,20 @@ def _check_pixels(groups, n, name):
         raise NoPixelsError(explain(name, f"have at least {FEWEST} pixels with flux, inverse variance and no mask",
                                     f"{count[bad[0]]} in galaxy number {bad[0]} ({bad.size} of {n} have fewer)",
                                     "leave these galaxies out"))  # fmt: skip
+
+
+def _check_weights(groups, name):
+    """Beside a pixel of absurd weight the sums over pixels lose all others."""
+    for group in groups:
+        most = np.max([camera.ivar.max(axis=1) for camera in group.cameras], axis=0)
+        usual = np.array([np.median(np.concatenate([row[row > 0] for row in rows]))
+                          for rows in zip(*(camera.ivar for camera in group.cameras), strict=True)])  # fmt: skip
+        if (bad := np.flatnonzero(most > HEAVIEST * usual)).size:
+            k = bad[0]
+            raise ValueError(explain(
+                name, f"have inverse variances that are no more than {HEAVIEST:g} times their median",
+                f"{most[k]:g} in galaxy number {group.numbers[k]}, where the median is {usual[k]:g}",
+                "mask that pixel"))  # fmt: skip
 
 
 def _like(source, values, keep_row):

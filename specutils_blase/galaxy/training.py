@@ -2,10 +2,11 @@
 
 import hashlib
 import time
+import warnings
 
 import numpy as np
 
-from specutils_blase.errors import check_whole, explain
+from specutils_blase.errors import BlaseWarning, check_whole, explain
 from specutils_blase.galaxy.autoencoder import SpectrumAutoencoder
 from specutils_blase.galaxy.density import train_density
 from specutils_blase.galaxy.reading import read_surveys
@@ -15,6 +16,9 @@ from specutils_blase.solvers.checkpoint import read_checkpoint
 from specutils_blase.solvers.galaxies import GalaxyModel, train_galaxy_model
 
 __all__ = ["train_autoencoder"]
+
+# Errors of redshifts over their uncertainties that a good catalogue and enough galaxies never have.
+SUSPICIOUS = 5.0
 
 
 def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=48, epochs=100, validation=0.1, seed=0,
@@ -29,7 +33,7 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
     with only those pixels that it would show at the redshift of another one; these must lead to the same latents, and
     to a spectrum that fits all pixels. The density of the latents is learned last, and redshifts of galaxies of the
     validation are compared with the known ones: ``fit_info["redshift_factor"]`` is what uncertainties of redshifts are
-    multiplied by.
+    multiplied by, from ``fit_info["redshifts_compared"]`` galaxies.
 
     Parameters
     ----------
@@ -106,10 +110,16 @@ def train_autoencoder(spectra, redshift, *, lsf=None, n_latents=8, n_components=
         checkpoint=checkpoint, identity=identity, report=report,
     )  # fmt: skip
     density = train_density(info.pop("latents"), seed=seed, report=report)
-    factor = GalaxyModel(model.space, density.whiten).redshift_factor(
+    factor, compared = GalaxyModel(model.space, density.whiten).redshift_factor(
         surveys, z, info.pop("kept"), lambda done: report(f"redshifts compared: {100 * done:.0f} %"))  # fmt: skip
     report("")
-    info |= {"n_galaxies": n, "redshift_factor": factor, "seed": seed, "redshifts": [float(z.min()), float(z.max())]}
+    if factor > SUSPICIOUS:
+        warnings.warn(f"errors of redshifts of {compared} galaxies that were not learned from are {factor:.1f} times "
+                      "what noise makes them, and uncertainties of fit_redshift have that factor: too few galaxies "
+                      "were learned from, or the known redshifts are not as good as that", BlaseWarning,
+                      stacklevel=2)  # fmt: skip
+    info |= {"n_galaxies": n, "redshift_factor": factor, "redshifts_compared": compared}
+    info |= {"seed": seed, "redshifts": [float(z.min()), float(z.max())]}
     return SpectrumAutoencoder(model.space, density, {**info, "wall_time": time.monotonic() - start})
 
 

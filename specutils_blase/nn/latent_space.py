@@ -117,7 +117,8 @@ class LatentSpace(nn.Module):
             From latents (n, n_latents) to as many numbers that have a standard normal prior, differentiable: they are
             residuals of the fit like those of pixels. None: latents over the roots of their ``variance``.
         steps : int
-            At most.
+            At most. Gradients of the latents come nearer to those of the minimum with each: a latent that is hardly
+            known has them to some per cent after eight.
 
         Returns
         -------
@@ -130,7 +131,7 @@ class LatentSpace(nn.Module):
         for _ in range(steps):
             hessian, gradient = self._expansion(latents, matrix, vector, whiten)
             step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
-            # By how much a parabola would fall. Gradients become exact with the steps, so with them all are taken.
+            # By how much a parabola would fall. Gradients are those of the steps that were taken: with them take all.
             if not step.requires_grad and float((step * gradient).sum(-1).max()) < SETTLED:
                 break
             step = step.to(latents)

@@ -109,8 +109,8 @@ class LineNetwork(nn.Module):
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
         with torch.inference_mode():
             out = torch.empty(len(z), len(self.scale), len(inputs))
-            for rows in torch.arange(len(inputs)).split(CHUNK):
-                part = slice(int(rows[0]), int(rows[-1]) + 1)
+            for start in range(0, len(inputs), CHUNK):
+                part = slice(start, start + CHUNK)
                 parameters = self(torch.as_tensor(inputs[part], dtype=torch.float32))[0]
                 for some, value in zip(out, z, strict=True):
                     torch.exp(widths.log_width(parameters, value).mT, out=some[:, part])

@@ -36,6 +36,8 @@ BATCH = 1000
 SAME = 1e-3
 # Galaxies, at most, whose redshifts are compared with the known ones.
 COMPARED = 600
+# Part of a normal distribution within one standard deviation.
+ONE_SIGMA = 0.6827
 # Beyond this many standard deviations of the line spread function nothing reaches a pixel.
 REACH = 7.0
 
@@ -226,7 +228,9 @@ class GalaxyModel:
             chi2.append(float(np.mean(total / np.maximum(n_pix, 1.0))))
         return space, {"deviations": deviations, "chi2_per_pixel": chi2}
 
-    def redshift_factor(self, groups: Sequence[Group], redshift: np.ndarray, chosen: np.ndarray, report) -> float:
+    def redshift_factor(
+        self, groups: Sequence[Group], redshift: np.ndarray, chosen: np.ndarray, report
+    ) -> tuple[float, int]:
         """
         By how much errors of redshifts are larger than their uncertainties, of galaxies that were not learned from.
 
@@ -243,8 +247,10 @@ class GalaxyModel:
         Returns
         -------
         float
-            Half of the width of the middle 68 % of the errors over their uncertainties, and at least one: a model is
-            no better than its components.
+            What 68 % of the errors are smaller than, over their uncertainties, and at least one: a model is no better
+            than its components.
+        int
+            Galaxies that were compared.
         """
         some = np.random.default_rng(0).permutation(chosen)[:COMPARED]
         pulls = []
@@ -256,8 +262,8 @@ class GalaxyModel:
                 found, error, *_ = refine(self.space, one, z, self.whiten)
                 pulls.append((found - z) / error)
                 report(len(pulls) / len(some))
-        low, high = np.quantile(pulls, (0.16, 0.84))
-        return max(float(high - low) / 2.0, 1.0)
+        known = np.abs(pulls)[np.isfinite(pulls)]
+        return max(float(np.quantile(known, ONE_SIGMA)), 1.0) if len(known) else 1.0, len(known)
 
     def fit_redshift(self, group: Group, lower: float, upper: float, report=None) -> dict[str, Any]:
         """Redshifts of the galaxies of a group, with their uncertainties, chi2 and the scans."""

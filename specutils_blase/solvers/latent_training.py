@@ -110,6 +110,9 @@ def train_latent_space(
                 "best_weights": best[1], "weights": space.state_dict(), "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(), "random": torch.get_rng_state()})  # fmt: skip
         report(epoch / epochs, merit)
+    if best[1] is None:
+        raise ValueError("training found no weights with a finite chi2: spectra must have finite fluxes and inverse "
+                         "variances of sizes that belong together; look for a galaxy that has others and leave it out")
     space.load_state_dict(best[1])
     with torch.no_grad():
         some = seen.rows(torch.randperm(n)[:ENOUGH].to(seen.total.device))

@@ -30,7 +30,7 @@ TAUGHT_WIDTH, TAUGHT, TAUGHT_RATE = 64, 120, 1e-2
 LEAST = 0.1
 # Levels of the distribution at which the correction makes as many measured widths be below as there should.
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
-CORRECTION_STEPS = 120
+CORRECTION_STEPS = 200
 # Galaxies, at most, from which the correction and the correlations are learned: they settle long before.
 ENOUGH = 30_000
 

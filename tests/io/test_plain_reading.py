@@ -1,4 +1,4 @@
-"""Templates and predictors are read without this package, by the scripts in the documentation."""
+"""Templates, predictors and autoencoders are read without this package, by the scripts in the documentation."""
 
 import subprocess
 import sys
@@ -8,7 +8,12 @@ from pathlib import Path
 import asdf
 import numpy as np
 import pytest
+import torch
 from astropy import units as u
+
+from specutils_blase.galaxy import SpectrumAutoencoder
+from specutils_blase.galaxy.density import LatentDensity
+from specutils_blase.nn import LatentSpace
 
 from .samples import make_predictor, make_template
 
@@ -32,7 +37,7 @@ WITH_ASTROPY = ALONE.replace('"astropy", "asdf_astropy", ', "")
 
 
 def script(key="template"):
-    """The block of the page that opens a template or a predictor."""
+    """The block of the page that opens a template, a predictor or an autoencoder."""
     blocks = PAGE.read_text(encoding="utf-8").split(".. code-block:: python\n\n")[1:]
     (block,) = (block for block in blocks if f'file["{key}"]' in block)
     lines = []
@@ -43,7 +48,7 @@ def script(key="template"):
     return textwrap.dedent("\n".join(lines))
 
 
-@pytest.mark.parametrize(("key", "most"), [("template", 24), ("predictor", 29)])
+@pytest.mark.parametrize(("key", "most"), [("template", 24), ("predictor", 29), ("autoencoder", 18)])
 def test_script_is_short(key, most):
     assert sum(bool(line.strip()) for line in script(key).splitlines()) <= most
     assert not any(name in script(key) for name in ("specutils", "astropy", "torch"))
@@ -95,6 +100,26 @@ def test_script_gives_the_widths(width, tmp_path):
         for k, name in enumerate(out):
             np.testing.assert_allclose(out[name], expected[..., k], rtol=2e-4)
     assert np.ptp(np.log(expected)) > 0.5
+
+
+def test_script_gives_the_spectra(tmp_path):
+    torch.manual_seed(0)
+    space = LatentSpace(5, 3, first=4000.0, step=80.0, n_table=200, hidden=7)
+    space.components.copy_(torch.randn(6, 200))
+    with torch.no_grad():
+        space.decoder[-1].weight *= 20.0
+    model = SpectrumAutoencoder(space, LatentDensity(3, transforms=1, hidden=4), {"n_galaxies": 5})
+    model.write(tmp_path / "autoencoder.asdf")
+    latents = np.random.default_rng(1).normal(0.0, 1.5, (8, 3))
+    np.save(tmp_path / "latents.npy", latents)
+    code = f'{ALONE}\nimport numpy as np\nlatents = np.load("latents.npy")\n{script("autoencoder")}\n'
+    code += 'assert not {"specutils_blase", "torch"} & set(sys.modules)\nnp.savez("out.npz", wave, flux)\n'
+    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "out.npz") as out, torch.no_grad():
+        np.testing.assert_allclose(out["arr_0"], model.spectral_axis.to_value("AA"), rtol=1e-12)
+        np.testing.assert_allclose(out["arr_1"], space(torch.as_tensor(latents).float()), atol=1e-4)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "bzp2"])

@@ -63,7 +63,13 @@ def test_redshift_factor_is_the_width_of_pulls(monkeypatch, true, wanted):
     numbers = random.permutation(n)
     groups = [Group(numbers[:1200], arrays(1200)), Group(numbers[1200:], arrays(800))]
     done = []
-    factor = GalaxyModel(None).redshift_factor(groups, redshift, chosen, done.append)
+    factor, compared = GalaxyModel(None).redshift_factor(groups, redshift, chosen, done.append)
     assert factor == pytest.approx(wanted, rel=0.12) and factor >= 1.0
     assert len(set(asked)) == len(asked) == galaxies.COMPARED and set(asked) <= set(chosen)
-    assert done[-1] == 1.0
+    assert done[-1] == 1.0 and compared == galaxies.COMPARED
+    # Of one galaxy, and of one whose uncertainty is not known.
+    factor, compared = GalaxyModel(None).redshift_factor(groups, redshift, chosen[1:2], done.append)
+    pull = abs(found[chosen[1]] - redshift[chosen[1]]) / uncertainty[chosen[1]]
+    assert compared == 1 and factor == pytest.approx(max(pull, 1.0))
+    unknown = np.flatnonzero(np.isnan(found))[:3]
+    assert GalaxyModel(None).redshift_factor(groups, redshift, unknown, done.append) == (1.0, 0)
