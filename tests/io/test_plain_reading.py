@@ -54,6 +54,15 @@ def test_script_is_short(key, most):
     assert not any(name in script(key) for name in ("specutils", "astropy", "torch"))
 
 
+def saved_by(code, folder):
+    """Arrays that a program saves in out.npz."""
+    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=folder, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    with np.load(folder / "out.npz") as out:
+        return [out[name] for name in out]
+
+
 PRECISE = {"tolerance": 1e-14}
 PLAIN = {"continuum": 2.0 * u.Jy, "continuum_domain": None, "teff": None}
 TEMPLATES = {
@@ -73,11 +82,7 @@ def test_script_gives_the_flux(name, world, tmp_path):
     template = TEMPLATES[name]
     template.write(tmp_path / "template.asdf")
     code = world + script() + '\nassert "specutils_blase" not in sys.modules\nnp.savez("out.npz", wave, flux)\n'
-    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
-                            text=True, timeout=120)  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    with np.load(tmp_path / "out.npz") as out:
-        wave, flux = out["arr_0"], out["arr_1"]
+    wave, flux = saved_by(code, tmp_path)
     expected = template.model(wave * u.AA).value
     assert np.ptp(expected) > 0.05 * expected.max()
     np.testing.assert_allclose(flux, expected, rtol=0, atol=1e-9 * expected.max())
@@ -91,14 +96,11 @@ def test_script_gives_the_widths(width, tmp_path):
     np.save(tmp_path / "inputs.npy", inputs)
     code = f'{ALONE}\nimport numpy as np\ninputs = np.load("inputs.npy")\n{script("predictor")}\n'
     code += 'assert not {"specutils_blase", "torch"} & set(sys.modules)\nnp.savez("out.npz", median, p16, p84)\n'
-    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
-                            text=True, timeout=120)  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    found = saved_by(code, tmp_path)
     one = 0.994457883
     expected = predictor.network.quantiles(np.clip(inputs, *predictor.limits), (0.0, -one, one))
-    with np.load(tmp_path / "out.npz") as out:
-        for k, name in enumerate(out):
-            np.testing.assert_allclose(out[name], expected[..., k], rtol=2e-4)
+    for k, values in enumerate(found):
+        np.testing.assert_allclose(values, expected[..., k], rtol=2e-4)
     assert np.ptp(np.log(expected)) > 0.5
 
 
@@ -114,12 +116,10 @@ def test_script_gives_the_spectra(tmp_path):
     np.save(tmp_path / "latents.npy", latents)
     code = f'{ALONE}\nimport numpy as np\nlatents = np.load("latents.npy")\n{script("autoencoder")}\n'
     code += 'assert not {"specutils_blase", "torch"} & set(sys.modules)\nnp.savez("out.npz", wave, flux)\n'
-    result = subprocess.run([sys.executable, "-W", "error", "-I", "-c", code], cwd=tmp_path, capture_output=True,
-                            text=True, timeout=120)  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    with np.load(tmp_path / "out.npz") as out, torch.no_grad():
-        np.testing.assert_allclose(out["arr_0"], model.spectral_axis.to_value("AA"), rtol=1e-12)
-        np.testing.assert_allclose(out["arr_1"], space(torch.as_tensor(latents).float()), atol=1e-4)
+    wave, flux = saved_by(code, tmp_path)
+    np.testing.assert_allclose(wave, model.spectral_axis.to_value("AA"), rtol=1e-12)
+    with torch.no_grad():
+        np.testing.assert_allclose(flux, space(torch.as_tensor(latents).float()), atol=1e-4)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "bzp2"])
