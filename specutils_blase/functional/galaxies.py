@@ -123,7 +123,7 @@ def luminosity_distance(redshift: Tensor) -> Tensor:
     tensor([ 460.3003, 6607.6576], dtype=torch.float64)
     """
     redshift = torch.as_tensor(redshift)
-    # One less 1 / root(1 + z), without the loss of digits at small redshifts.
+    # Half of 1 - 1 / root(1 + z), without the loss of digits at small redshifts.
     root = torch.sqrt(1.0 + redshift)
     half = 0.5 * redshift / (root * (1.0 + root))
     # One node after the other: what is added up stays in the cache.

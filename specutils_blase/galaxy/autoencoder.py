@@ -240,8 +240,9 @@ class SpectrumAutoencoder:
         Latents of galaxies: the most likely ones under the density of those that were learned from.
 
         The flow of ``density`` whitens latents to numbers with a standard normal distribution; latents are where chi2
-        plus the sum of the squares of these is least. What the pixels do not tell is what it is in galaxies that are
-        alike in what they tell. The factor of the spectrum is free, its sign too.
+        plus the sum of the squares of these is least: the most likely ones are meant among these numbers. What the
+        pixels do not tell is what it is in galaxies that are alike in what they tell. The factor of the spectrum is
+        free, its sign too.
 
         Parameters
         ----------
@@ -270,7 +271,7 @@ class SpectrumAutoencoder:
         """Arrays of the galaxies, their latents, factors of the spectra, pixels on the table, and chi2."""
         galaxies = read_galaxies(spectrum, lsf)
         if redshift is None:
-            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None)["redshift"]
+            redshift = self._fit_redshift(galaxies, (0.0, self._highest(galaxies)), None, stacklevel=4)["redshift"]
         z = np.array(redshifts(redshift, galaxies.n), dtype=float)
         self._check_covered(galaxies.groups, z)
         values, covariance, factor, n_pix, chi2 = self._model.encode(galaxies.groups, z)
@@ -479,7 +480,7 @@ class SpectrumAutoencoder:
                                float(found["second"][0]))  # fmt: skip
         return RedshiftFit(found["redshift"], found["uncertainty"], scan, found["second"])
 
-    def _fit_redshift(self, galaxies: Galaxies, bounds, progress):
+    def _fit_redshift(self, galaxies: Galaxies, bounds, progress, stacklevel=3):
         """Redshifts and scans of all groups, in the order of the galaxies."""
         report = reporter(progress)
         out = {}
@@ -497,7 +498,7 @@ class SpectrumAutoencoder:
         if (weak := out["second"] < AMBIGUOUS).any():
             warnings.warn(f"{weak.sum()} of {galaxies.n} redshifts are ambiguous: another one has a chi2 that is "
                           f"higher by less than {AMBIGUOUS:g}; see second, from fit_redshift", BlaseWarning,
-                          stacklevel=3)  # fmt: skip
+                          stacklevel=stacklevel)  # fmt: skip
         out["uncertainty"] *= self.fit_info.get("redshift_factor", 1.0)
         # Steps may lead a little beyond.
         return {**out, "redshift": np.clip(out["redshift"], *bounds), "grid": grid}

@@ -256,7 +256,7 @@ def _check_weights(groups, name):
             k = bad[0]
             raise ValueError(explain(
                 name, f"have inverse variances that are no more than {HEAVIEST:g} times their median",
-                f"{most[k]:g} in galaxy number {group.numbers[k]}, where the median is {usual[k]:g}",
+                f"{most[k] / usual[k]:g} times in galaxy number {group.numbers[k]}",
                 "mask that pixel"))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ __all__ = ["LatentSpace"]
 
 # Lengths of a step that are tried: the best of them is taken, the first where chi2 differs by less than its rounding.
 STEPS, ROUNDING = (1.0, 0.3, 0.05), 1e-3
-# Steps end when chi2 would gain less than this in any galaxy.
+# Steps end when chi2 would gain less than this in every galaxy.
 SETTLED = 1e-5
 
 
@@ -107,7 +107,7 @@ class LatentSpace(nn.Module):
         self, matrix: Tensor, vector: Tensor, whiten: Callable[[Tensor], Tensor] | None = None, steps: int = 8
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Most likely latents under their prior, by Gauss-Newton steps from those of the encoder.
+        Latents with the least chi2 and prior, by Gauss-Newton steps from those of the encoder.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class LatentSpace(nn.Module):
             hessian, gradient = self._expansion(latents, matrix, vector, whiten)
             step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
             # By how much a parabola would fall. Gradients are those of the steps that were taken: with them take all.
-            if not step.requires_grad and float((step * gradient).sum(-1).max()) < SETTLED:
+            if not step.requires_grad and not ((step * gradient).sum(-1) > SETTLED).any():
                 break
             step = step.to(latents)
             trials = torch.stack([latents, *(latents + size * step for size in STEPS)])
@@ -160,8 +160,8 @@ class LatentSpace(nn.Module):
         # A row for each residual of each galaxy: one step back through all of them is ten times as fast as vmap
         # through the many small operations of a spline flow.
         n, n_latents = latents.shape
-        with torch.enable_grad():
-            graph = latents.requires_grad
+        graph = latents.requires_grad
+        with torch.inference_mode(False), torch.enable_grad():
             rows = (latents if graph else latents.detach()).repeat_interleave(n_latents, 0)
             rows = rows if graph else rows.requires_grad_()
             values = whiten(rows).unflatten(0, (n, n_latents))
@@ -182,7 +182,8 @@ class LatentSpace(nn.Module):
 
     def _merits(self, trials, matrix, vector, whiten=None):
         """Chi2 and prior of several latents for each galaxy, (m, n), from (m, n, n_latents): less that of no model."""
-        normal = trials * self.variance.rsqrt() if whiten is None else whiten(trials.flatten(0, 1)).view_as(trials)
+        some = trials.flatten(0, 1)
+        normal = (some * self.variance.rsqrt() if whiten is None else whiten(some)).reshape(trials.shape)
         return (normal**2).sum(-1) - torch.stack([self.reduction(some, matrix, vector) for some in trials])
 
     def _expansion(self, latents, matrix, vector, whiten=None):

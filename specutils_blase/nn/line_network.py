@@ -108,7 +108,7 @@ class LineNetwork(nn.Module):
     def quantiles(self, inputs: np.ndarray, z: tuple[float, ...]) -> np.ndarray:
         """True widths at standard normal numbers, (n, n_lines, n_z), from inputs of shape (n, n_inputs)."""
         with torch.inference_mode():
-            out = torch.empty(len(z), len(self.scale), len(inputs))
+            out = torch.empty(len(z), len(self.scale), len(inputs), dtype=torch.float32)
             for start in range(0, len(inputs), CHUNK):
                 part = slice(start, start + CHUNK)
                 parameters = self(torch.as_tensor(inputs[part], dtype=torch.float32))[0]

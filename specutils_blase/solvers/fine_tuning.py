@@ -83,9 +83,11 @@ def _tempered(model, groups, whiten):
     misfit = []
     for cameras, redshift in groups:
         sums = statistics(cameras, redshift, model.components)
-        latents = model.fit(sums.matrix, sums.vector, whiten)[0]
-        left = sums.total - model.reduction(latents, sums.matrix, sums.vector)
-        misfit.append(left / sums.n_pix.clamp_min(1.0))
+        left = []
+        for part in map(sums.rows, torch.arange(len(redshift)).split(BATCH)):
+            latents = model.fit(part.matrix, part.vector, whiten)[0]
+            left.append(part.total - model.reduction(latents, part.matrix, part.vector))
+        misfit.append(torch.cat(left) / sums.n_pix.clamp_min(1.0))
     most = HOPELESS * float(torch.cat(misfit).median())
     out = []
     for (cameras, redshift), one in zip(groups, misfit, strict=True):

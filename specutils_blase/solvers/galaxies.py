@@ -232,7 +232,9 @@ class GalaxyModel:
         self, groups: Sequence[Group], redshift: np.ndarray, chosen: np.ndarray, report
     ) -> tuple[float, int]:
         """
-        By how much errors of redshifts are larger than their uncertainties, of galaxies that were not learned from.
+        By how much errors of redshifts are larger than their uncertainties.
+
+        Of galaxies that neither components nor networks were learned from; the prior knows their latents.
 
         Parameters
         ----------
@@ -255,12 +257,13 @@ class GalaxyModel:
         some = np.random.default_rng(0).permutation(chosen)[:COMPARED]
         pulls = []
         for group in groups:
-            mine = np.flatnonzero(np.isin(group.numbers, some))
+            if not len(mine := np.flatnonzero(np.isin(group.numbers, some))):
+                continue
             cameras, _ = self.cameras(Group(group.numbers[mine], [camera.rows(mine) for camera in group.cameras]))
             for k, z in enumerate(redshift[group.numbers[mine]]):
                 one = [camera.rows(slice(k, k + 1)) for camera in cameras]
                 found, error, *_ = refine(self.space, one, z, self.whiten)
-                pulls.append((found - z) / error)
+                pulls.append((found - z) / error if error > 0.0 else math.nan)
                 report(len(pulls) / len(some))
         known = np.abs(pulls)[np.isfinite(pulls)]
         return max(float(np.quantile(known, ONE_SIGMA)), 1.0) if len(known) else 1.0, len(known)
@@ -379,7 +382,7 @@ def _sums(groups, cameras, redshift, random, components, report):
 
 
 def _as_at(cameras, redshift, there):
-    """Galaxies without the pixels that would show other wavelengths at other redshifts, (n,): half of them at most."""
+    """Galaxies without the pixels that would leave at other redshifts, (n,): half of the window in ln(wave) stays."""
     begin = min(float(camera.ln_wave[0]) for camera in cameras)
     end = max(float(camera.ln_wave[-1]) for camera in cameras)
     half = 0.5 * (end - begin)

@@ -23,7 +23,7 @@ BATCH = 512
 RATE = 8e-3
 DECAY = 0.01
 # The one network that learns from all members: units in a layer, epochs, and the rate. Half the units of a member are
-# enough for what they say on average, and take a quarter of the time.
+# enough for what they say on average, at a quarter of the operations.
 TAUGHT_WIDTH, TAUGHT, TAUGHT_RATE = 64, 120, 1e-2
 # Measured widths are taken to be at least this many standard deviations: fits of lines that are bounded at zero pile up
 # just above it (2 % of [S II] 6731 within 0.001 in a catalogue), which is no sign of tiny widths with tiny errors.

@@ -195,6 +195,13 @@ def test_a_bad_galaxy_does_not_lead(galaxies, trained):
     assert min(info["validation"]) < 1.5 * min(trained[1]["validation"])
 
 
+def test_nothing_finite_is_an_error(galaxies):
+    components, seen, kept = galaxies
+    wrong = Statistics(kept.matrix, kept.vector, torch.full_like(kept.total, torch.inf), kept.n_pix)
+    with pytest.raises(ValueError, match="training found no weights with a finite chi2"):
+        train((components, seen, wrong), epochs=10)
+
+
 @pytest.mark.parametrize("epochs", [1, 10, 11])
 def test_fewer_galaxies_than_a_batch(galaxies, epochs):
     components, seen, kept = galaxies
