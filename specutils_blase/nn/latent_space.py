@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 __all__ = ["LatentSpace"]
 
-# Lengths of a step that are tried: the best of them is taken, the first where chi2 differs by less than its rounding.
-STEPS, ROUNDING = (1.0, 0.3, 0.05), 1e-3
+# Lengths of a step that are tried: the best of them is taken, the first where chi2 differs by less than its rounding,
+# as many roundings of the latents.
+STEPS, ROUNDING = (1.0, 0.3, 0.05), 1e4
 # Steps end when chi2 would gain less than this in every galaxy.
-SETTLED = 1e-5
+SETTLED = 1e-9
 
 
 class LatentSpace(nn.Module):
@@ -138,7 +139,7 @@ class LatentSpace(nn.Module):
             trials = torch.stack([latents, *(latents + size * step for size in STEPS)])
             with torch.no_grad():
                 merit = self._merits(trials, matrix, vector, whiten)
-            merit[1] -= ROUNDING
+            merit[1] -= ROUNDING * torch.finfo(latents.dtype).eps
             best = merit.argmin(0)
             latents = trials[best, torch.arange(len(latents), device=latents.device)]
         hessian, _ = self._expansion(latents, matrix, vector, whiten)

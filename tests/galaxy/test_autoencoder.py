@@ -253,7 +253,7 @@ def test_a_collection_comes_back_as_one(model, galaxies):
     assert [ax.get_title(loc="left")[:11] for ax in axes] == [f"z = {value:.5f}" for value in z]
     assert [len(ax.lines[0].get_xdata()) for ax in axes] == [900, 800]
     plt.close(axes[0].figure)
-    np.testing.assert_allclose(out.flux[0], model.reconstruct(spectrum, z, lsf=POWER).flux[0], rtol=1e-4)
+    np.testing.assert_allclose(out.flux[0], model.reconstruct(spectrum, z, lsf=POWER).flux[0], rtol=1e-5)
     assert np.isnan(out.flux[1, 800:]).all() and out.mask[1, 800:].all() and np.isfinite(out.flux[1, :800]).all()
 
 
@@ -352,7 +352,7 @@ def test_one_galaxy_at_ten_redshifts(model):
                             uncertainty=InverseVariance(np.full(flux.shape, SNR**2)))  # fmt: skip
         spread.append(np.asarray(model.encode(spectrum, z, lsf=POWER)).std(axis=0))
     spread = np.sqrt(np.mean(np.square(spread), axis=0))
-    assert np.linalg.norm(spread) < 0.15 * np.linalg.norm(population) and (spread < 0.4 * population).all()
+    assert spread.max() < 0.15 * population.max() and (spread < 0.4 * population).all()
 
 
 def test_two_surveys_agree(model):
@@ -360,9 +360,11 @@ def test_two_surveys_agree(model):
     np.testing.assert_array_equal(first[3], second[3])
     one, other = model.encode(first[0], first[1], lsf=POWER), model.encode(second[0], second[1])
     pull = (one - other) / np.sqrt(sigmas(one) ** 2 + sigmas(other) ** 2)
-    # Middle 68 %: of galaxies that are like few others 310 have taught little.
+    # The middle 68 %, and the whole in parts of the population: rare galaxies, of which 310 have taught little, have
+    # pulls of six to sixteen and decide a standard deviation, 1.7 to 2.9 with the seed of the training.
     low, high = np.quantile(pull, (0.16, 0.84))
     assert np.abs(np.median(pull, axis=0)).max() < 0.7 and (high - low) / 2 < 1.8
+    assert np.linalg.norm(one - other) < 0.13 * np.linalg.norm(one)
     out = model.reconstruct(second[0], second[1])
     assert isinstance(out, SpectrumList) and [part.flux.shape for part in out] == [(30, 900), (30, 900)]
     for part, spectrum, clean in zip(out, second[0], second[2], strict=True):
