@@ -127,10 +127,10 @@ def luminosity_distance(redshift: Tensor) -> Tensor:
     root = torch.sqrt(1.0 + redshift)
     half = 0.5 * redshift / (root * (1.0 + root))
     # One node after the other: what is added up stays in the cache.
-    integral = 0.0
+    one, matter, integral = torch.ones_like(half), torch.full_like(half, MATTER), torch.zeros_like(half)
     for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
-        cube = (1.0 - half * (1.0 + node)) ** 3
-        integral = integral + weight * torch.rsqrt(MATTER + (1.0 - MATTER) * cube**2)
+        cube = torch.sub(one, half, alpha=1.0 + node) ** 3
+        integral = integral.add(torch.rsqrt(torch.addcmul(matter, cube, cube, value=1.0 - MATTER)), alpha=weight)
     return (1.0 + redshift) * (SPEED_OF_LIGHT / HUBBLE) * 2.0 * half * integral
 
 

@@ -9,6 +9,7 @@ typedef int64_t Int;
 typedef struct {
     union {
         double *d;        /* kinds 'd' and 'D': array of float64, read or written */
+        float *s;         /* kinds 's' and 'S': array of float32 */
         const Int *n;     /* kind 'n': array of int64 */
         const uint8_t *b; /* kind 'b': array of bool */
         Int i;            /* kind 'i': a number */
@@ -53,7 +54,8 @@ typedef int Kernel(const Argument *);
     X(response_adjoint, "nnddD")               \
     X(sparse_multiply, "nnddD")                \
     X(gaussian_pixels, "dfdddnnnndiiD")        \
-    X(add_members, "dnnnnD")
+    X(add_members, "dnnnnD")                   \
+    X(line_widths, "sssssssssssssnsiifS")
 
 #define DECLARE(name, kinds) name##_kernel,
 enum { KERNELS(DECLARE) N_KERNELS };

@@ -8,6 +8,7 @@
 
 #include "assembly.h"
 #include "equivalent_widths.h"
+#include "line_network.h"
 #include "multilevel.h"
 #include "observed.h"
 

@@ -24,13 +24,13 @@ RATE = 8e-3
 DECAY = 0.01
 # The one network that learns from all members: units in a layer, epochs, and the rate. Half the units of a member are
 # enough for what they say on average, at a quarter of the operations.
-TAUGHT_WIDTH, TAUGHT, TAUGHT_RATE = 64, 120, 1e-2
+TAUGHT_WIDTH, TAUGHT, TAUGHT_RATE = 64, 400, 1e-2
 # Measured widths are taken to be at least this many standard deviations: fits of lines that are bounded at zero pile up
 # just above it (2 % of [S II] 6731 within 0.001 in a catalogue), which is no sign of tiny widths with tiny errors.
 LEAST = 0.1
 # Levels of the distribution at which the correction makes as many measured widths be below as there should.
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
-CORRECTION_STEPS = 200
+CORRECTION_STEPS = 150
 # Galaxies, at most, from which the correction and the correlations are learned: they settle long before.
 ENOUGH = 30_000
 
@@ -142,23 +142,24 @@ def _correction(network, numbers, width, noise, known):
     difference, with steps of 0.02 instead of sharp ones, is minimised.
     """
     shift = torch.zeros_like(network.correction, requires_grad=True)
-    optimizer = torch.optim.Adam([shift], 0.05)
+    optimizer = torch.optim.LBFGS([shift], max_iter=CORRECTION_STEPS, history_size=40, line_search_fn="strong_wolfe",
+                                  tolerance_grad=1e-9, tolerance_change=1e-12)  # fmt: skip
     levels = numbers.new_tensor(LEVELS)
-    hats = torch.stack(network.knot_weights(numbers), -1) * known[..., None]
+    hats = network.knot_weights(numbers) * known[..., None]
     share = hats / hats.sum(0).clamp_min(1.0)
-    slow = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CORRECTION_STEPS)
+    wanted = torch.sigmoid((levels - torch.linspace(0.0005, 0.9995, 1000)[:, None]) / 0.02).mean(0)
     buffer = network.correction
-    for _ in range(CORRECTION_STEPS):
+
+    def loss():
+        optimizer.zero_grad()
         network.correction = shift
         below = widths.measured_probability(network.corrected(numbers), width, noise)
-        steps = torch.sigmoid((levels - below[..., None]) / 0.02)
-        found = torch.einsum("ikb,ikl->kbl", share, steps)
-        wanted = torch.sigmoid((levels - torch.linspace(0.0005, 0.9995, 1000)[:, None]) / 0.02).mean(0)
-        loss = ((found - wanted) ** 2).sum() + 1e-5 * (shift**2).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        slow.step()
+        found = torch.einsum("ikb,ikl->kbl", share, torch.sigmoid((levels - below[..., None]) / 0.02))
+        out = ((found - wanted) ** 2).sum() + 1e-5 * (shift**2).sum()
+        out.backward()
+        return out
+
+    optimizer.step(loss)
     network.correction = buffer
     return shift.detach()
 

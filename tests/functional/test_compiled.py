@@ -335,6 +335,13 @@ class TestCalls:
         with pytest.raises(TypeError, match=message):
             compiled.kernels.products(rows, np.zeros((2, 2)))
 
+    def test_wrong_precision(self):
+        single = np.zeros((1, 3), dtype=np.float32)
+        with pytest.raises(TypeError, match="float32 .* got format 'd', 2"):
+            compiled.kernels.line_widths(single.astype(float), *[single] * 18)
+        with pytest.raises(ValueError, match="not C-contiguous"):
+            compiled.kernels.line_widths(single, single[:, ::2], *[single] * 17)
+
     def test_not_contiguous(self):
         with pytest.raises(ValueError, match="not C-contiguous"):
             compiled.kernels.products(np.eye(4)[:, ::2], np.zeros((4, 4)))
