@@ -30,7 +30,7 @@ _SQRT2 = math.sqrt(2.0)
 _SQRT2PI = math.sqrt(2.0 * math.pi)
 # Work arrays are longer than a line by so many pixels that it can be worked on in whole vectors.
 PAD = kernels.PAD
-SERIAL = 30_000  # (line, pixel) pairs below which a second thread costs more than it saves
+SERIAL = 30_000  # (line, pixel) pairs, points or galaxies below which a second thread costs more than it saves
 
 
 def half_width(strength, sigma, gamma, tolerance):

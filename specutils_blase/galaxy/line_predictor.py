@@ -131,7 +131,7 @@ class EmissionLinePredictor:
             If a flux is not positive, or a redshift missing, negative or not finite.
         """
         inputs, covered = network_inputs(continuum, redshift)
-        inputs, beyond = self._held(inputs)
+        inputs, beyond = self._held(inputs, covered)
         values = quantiles(self.network, inputs, (0.0, -ONE_SIDED, ONE_SIDED))
         values[~covered] = np.nan
         return QTable({"extrapolated": beyond} | {
@@ -164,7 +164,7 @@ class EmissionLinePredictor:
         check_whole("n", n, 1, "give the number of draws")
         check_whole("seed", seed, 0, "another makes other draws")
         noise = None if ivar is None else _noise(_ivar(ivar, len(inputs)))
-        inputs, beyond = self._held(inputs)
+        inputs, beyond = self._held(inputs, covered)
         values = self.network.draws(inputs, int(n), int(seed), noise, scatter)
         values[~covered] = np.nan
         return QTable({"extrapolated": beyond} | {
@@ -194,7 +194,7 @@ class EmissionLinePredictor:
         width, ivar = measured_widths(equivalent_width, len(inputs)), _ivar(ivar, len(inputs))
         known = np.isfinite(width) & (width > 0) & (ivar > 0) & covered[:, None]
         width, noise = np.where(known, width, 1.0), np.where(known, ivar, 1.0) ** -0.5
-        inputs, beyond = self._held(inputs)
+        inputs, beyond = self._held(inputs, covered)
         values = self.network.probability(inputs, width, noise)
         return QTable({"extrapolated": beyond} | {
             name: np.where(known[:, k], values[:, k], np.nan) for k, name in enumerate(LINES)})  # fmt: skip
@@ -228,11 +228,12 @@ class EmissionLinePredictor:
         """
         return read_asdf(path, "emission_line_predictor")
 
-    def _held(self, inputs):
+    def _held(self, inputs, covered):
         """Inputs within those of the training, and which galaxies were beyond, (n,); a warning says how many."""
-        inputs = inputs.astype(np.float32)
+        with np.errstate(over="ignore"):
+            inputs = inputs.astype(np.float32)
         held = np.clip(inputs, *self.limits.astype(np.float32))
-        beyond = _with_any(held != inputs)
+        beyond = _with_any(held != inputs) & covered
         if beyond.any():
             warnings.warn(f"{beyond.sum()} of {len(beyond)} galaxies lie beyond those that the network was trained "
                           "with in colour, luminosity or redshift: see the column extrapolated", BlaseWarning,
@@ -339,7 +340,7 @@ def network_inputs(continuum, redshift):
 
 
 def _with_any(flags):
-    """Rows in which anything is true, which is seldom: fifty times as fast as ``any(axis=1)``."""
+    """Rows in which anything is true: where that is seldom, thirty times as fast as ``any(axis=1)``."""
     rows = np.zeros(len(flags), dtype=bool)
     rows[np.flatnonzero(flags) // flags.shape[1]] = True
     return rows

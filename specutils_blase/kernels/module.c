@@ -27,7 +27,8 @@ static int is_array(char kind)
 /* The buffer of an array of this kind; 0 and an exception if it is something else. */
 static int take_array(PyObject *object, char kind, Py_buffer *view, Argument *argument)
 {
-    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (kind == 'D' || kind == 'S' ? PyBUF_WRITABLE : 0)))
+    const int write = kind == 'D' || kind == 'S' ? PyBUF_WRITABLE : 0;
+    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | write))
         return 0;
     const char *format = view->format ? view->format : "B", letter = format[0] == '=' ? format[1] : format[0];
     const int is_single = kind == 's' || kind == 'S';
@@ -35,12 +36,9 @@ static int take_array(PyObject *object, char kind, Py_buffer *view, Argument *ar
         : kind == 'b'            ? letter == '?'
                                  : letter == (is_single ? 'f' : 'd');
     if (!fits || view->ndim > 3) {
+        const char *wanted = kind == 'n' ? "int64" : kind == 'b' ? "bool" : is_single ? "float32" : "float64";
         PyErr_Format(PyExc_TypeError, "an array of %s with up to three dimensions was expected, got format '%s', %d",
-                     kind == 'n'       ? "int64"
-                         : kind == 'b' ? "bool"
-                         : is_single   ? "float32"
-                                       : "float64",
-                     format, view->ndim);
+                     wanted, format, view->ndim);
         PyBuffer_Release(view);
         return 0;
     }

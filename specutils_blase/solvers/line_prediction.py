@@ -22,7 +22,7 @@ def quantiles(network: LineNetwork, inputs: np.ndarray, z: tuple[float, ...]) ->
     Returns
     -------
     ndarray of float32, shape (n, n_lines, n_z)
-        In memory, a column is in one piece. Between 1e-38 and 1e38.
+        In memory, a column is in one piece. As far as single precision reaches, some 1e-38 to 1e38.
 
     Raises
     ------
@@ -39,10 +39,11 @@ def quantiles(network: LineNetwork, inputs: np.ndarray, z: tuple[float, ...]) ->
     factor = np.ones(len(network.says))
     for line, _, ratio in network.ties:
         factor[line] = 1.0 / ratio
+    places = np.asarray(network.places, dtype=np.int64)
     if np.shape(inputs)[1:] != array["center"].shape:
         raise ValueError(f"inputs must have the shape (n, {len(array['center'])}), got {np.shape(inputs)}")
     inputs, out = single(inputs), np.empty((len(z), len(factor), len(inputs)), dtype=np.float32)
     given = (inputs, single([array["center"], array["spread"]]), *layers, single(levels),
-             single(array["correction"][free]), single(0.5 * np.arcsinh(z)), np.asarray(network.places), single(factor))
+             single(array["correction"][free]), single(0.5 * np.arcsinh(z)), places, single(factor))
     shared(len(inputs), lambda first, last: kernels.line_widths(*given, first, last, REACH, out))
     return out.transpose(2, 1, 0)

@@ -30,7 +30,7 @@ TAUGHT_WIDTH, TAUGHT, TAUGHT_RATE = 64, 400, 1e-2
 LEAST = 0.1
 # Levels of the distribution at which the correction makes as many measured widths be below as there should.
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
-CORRECTION_STEPS = 150
+CORRECTION_STEPS = 200
 # Galaxies, at most, from which the correction and the correlations are learned: they settle long before.
 ENOUGH = 30_000
 
@@ -129,6 +129,8 @@ def _one_of_all(network, inputs):
             loss = (((alone.numbers(inputs[chosen])[0, ..., :-1] - wanted[chosen]) / spread) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
+            # Else a step that is far too long, one in thousands, may ruin the network.
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
     return alone
@@ -142,24 +144,23 @@ def _correction(network, numbers, width, noise, known):
     difference, with steps of 0.02 instead of sharp ones, is minimised.
     """
     shift = torch.zeros_like(network.correction, requires_grad=True)
-    optimizer = torch.optim.LBFGS([shift], max_iter=CORRECTION_STEPS, history_size=40, line_search_fn="strong_wolfe",
-                                  tolerance_grad=1e-9, tolerance_change=1e-12)  # fmt: skip
+    optimizer = torch.optim.Adam([shift], 0.05)
     levels = numbers.new_tensor(LEVELS)
     hats = network.knot_weights(numbers) * known[..., None]
     share = hats / hats.sum(0).clamp_min(1.0)
-    wanted = torch.sigmoid((levels - torch.linspace(0.0005, 0.9995, 1000)[:, None]) / 0.02).mean(0)
+    slow = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CORRECTION_STEPS)
     buffer = network.correction
-
-    def loss():
-        optimizer.zero_grad()
+    for _ in range(CORRECTION_STEPS):
         network.correction = shift
         below = widths.measured_probability(network.corrected(numbers), width, noise)
-        found = torch.einsum("ikb,ikl->kbl", share, torch.sigmoid((levels - below[..., None]) / 0.02))
-        out = ((found - wanted) ** 2).sum() + 1e-5 * (shift**2).sum()
-        out.backward()
-        return out
-
-    optimizer.step(loss)
+        steps = torch.sigmoid((levels - below[..., None]) / 0.02)
+        found = torch.einsum("ikb,ikl->kbl", share, steps)
+        wanted = torch.sigmoid((levels - torch.linspace(0.0005, 0.9995, 1000)[:, None]) / 0.02).mean(0)
+        loss = ((found - wanted) ** 2).sum() + 1e-5 * (shift**2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        slow.step()
     network.correction = buffer
     return shift.detach()
 

@@ -101,6 +101,21 @@ def test_probability_is_uniform_and_nan_where_nothing_was_measured(predictor):
     assert np.isnan(table["HGAMMA"]).mean() > 0.3
 
 
+def test_what_is_not_covered_is_not_beyond(predictor, data):
+    flux = data[0][:3].value.copy()
+    flux[1, 4] = np.nan
+    with pytest.warns(BlaseWarning, match="1 of 3 galaxies do not cover") as said:
+        table = predictor.predict(flux * UNIT, data[1][:3])
+    assert len(said) == 1 and not table["extrapolated"].any()
+    assert np.isnan(table["HALPHA"]).tolist() == [False, True, False]
+
+
+def test_inputs_beyond_single_precision(predictor, data):
+    with pytest.warns(BlaseWarning, match="1 of 1 galaxies lie beyond"):
+        table = predictor.predict(data[0][:1], 1e39)
+    assert np.isfinite(table["HALPHA"].value).all()
+
+
 def test_inputs_are_those_of_the_paper(data):
     flux, redshift = data[0][:7].value, data[1][:7]
     inputs, covered = line_predictor.network_inputs(flux * UNIT, redshift)

@@ -157,7 +157,38 @@ def test_one_network_says_what_all_members_say_on_average():
         wanted, got = before.mean(0), alone.numbers(others)[0]
     assert alone.noise.flatten().tolist() == [3.0, 4.0]
     left = lambda numbers: ((numbers - wanted)[..., :4] ** 2).mean().item()  # noqa: E731
-    assert left(got) < 0.2 * min(left(one) for one in before)
+    assert left(got) < 5e-4 * min(left(one) for one in before)
+
+
+def test_correction_puts_measurements_where_they_should_be():
+    """Of a network whose distributions are too narrow for strong lines, too wide for weak ones, and not skewed."""
+    n = 6000
+    rng = np.random.default_rng(11)
+    network = LineNetwork(1, 2, ties=[(1, 0, 2.0)], width=4)
+    strength, z = rng.normal(size=n), rng.normal(size=n)
+    true = np.exp(strength + np.exp(0.4 * strength.clip(-1.5, 1.5) - 0.8) * np.expm1(0.25 * z) / 0.25)
+    noise = np.full((n, 2), 0.02)
+    width = np.stack([true, true / 2.0], axis=1)
+    known = rng.uniform(size=(n, 2)) < 0.8
+    numbers = torch.zeros(n, 2, 5)
+    numbers[..., 0] = torch.tensor(strength)[:, None]
+    width, noise = (torch.tensor(values, dtype=torch.float32) for values in (width, noise))
+
+    def shares(k, part):
+        with torch.no_grad():
+            found = widths.measured_probability(network.corrected(numbers), width, noise).numpy()[known[:, k] & part, k]
+        return [np.mean(found < level) for level in line_training.LEVELS]
+
+    parts = [strength < -0.6, abs(strength) <= 0.6, strength > 0.6]
+    before = max(np.abs(np.subtract(shares(k, part), line_training.LEVELS)).max() for k in range(2) for part in parts)
+    buffer = network.correction
+    shift = line_training._correction(network, numbers, width, noise, torch.tensor(known))
+    assert network.correction is buffer and not buffer.any() and not shift.requires_grad
+    buffer.copy_(shift)
+    for k in range(2):
+        for part in parts:
+            np.testing.assert_allclose(shares(k, part), line_training.LEVELS, atol=0.025)
+    assert before > 0.1
 
 
 def test_inputs_far_away_are_held():
