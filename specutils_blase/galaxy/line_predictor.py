@@ -84,6 +84,8 @@ class EmissionLinePredictor:
         if (size := (config["n_inputs"], config["n_lines"], config["members"])) != (N_INPUTS, len(LINES), 1):
             raise ValueError(explain("network", f"have {N_INPUTS} inputs, {len(LINES)} lines and 1 member", size,
                                      "train it anew"))  # fmt: skip
+        if other := [list(tie) for tie in network.ties if tuple(tie) not in _ties()]:
+            raise ValueError(explain("network", f"have no ties but {_ties()}", other, "train it anew"))
         self.network, self.limits, self.fit_info = network, np.asarray(limits, dtype=float), fit_info
 
     def __repr__(self):
@@ -303,12 +305,16 @@ def train_line_predictor(continuum, redshift, equivalent_width, ivar, seed=0, *,
     noise = np.where(np.isfinite(width), _noise(ivar), np.nan)
     inputs, width, noise = inputs[covered], width[covered], noise[covered]
     _check_enough(inputs, width, noise)
-    names = list(LINES)
-    ties = [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
-    network, fit_info = train_predictor(inputs, width, noise, ties, int(seed), reporter(progress))
-    fit_info["noise_factors"] = dict(zip(names, fit_info["noise_factors"], strict=True))
+    network, fit_info = train_predictor(inputs, width, noise, _ties(), int(seed), reporter(progress))
+    fit_info["noise_factors"] = dict(zip(LINES, fit_info["noise_factors"], strict=True))
     limits = [inputs.min(axis=0), inputs.max(axis=0)]
     return EmissionLinePredictor(network, limits, {**fit_info, "n_galaxies": len(inputs), "seed": int(seed)})
+
+
+def _ties():
+    """Lines whose width is that of another one, divided by a number, by their places."""
+    names = list(LINES)
+    return [(names.index(weak), names.index(strong), ratio) for weak, strong, ratio in PAIRS]
 
 
 def network_inputs(continuum, redshift):

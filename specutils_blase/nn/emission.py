@@ -93,13 +93,13 @@ class EmissionLines(nn.Module):
         Fluxes of the profiles of lines of given equivalent widths, shape (n, n_profiles); arrays are taken as well.
 
         The widths have the shape (n, n_lines) [Angstrom], the rest is as for ``forward``. What is not known, or not in
-        the spectrum, is NaN.
+        the spectrum, or on a continuum that is not positive, is NaN.
         """
         flux, edges, good, redshift, width = (torch.as_tensor(v) for v in (flux, edges, good, redshift, width))
         level = torch.stack([functional.line_levels(*of_one, self.wave)
                              for of_one in zip(flux, edges.expand(len(flux), -1, -1), good, redshift, strict=True)])
         width = width[:, self.line]
-        known = torch.isfinite(level.detach()) & torch.isfinite(width.detach())
+        known = (level.detach() > 0) & torch.isfinite(level.detach()) & torch.isfinite(width.detach())
         # What is not known is not computed with: zero times NaN would be NaN in the gradients.
         level, width = (torch.where(known, values, 0.0) for values in (level, width))
         return torch.where(known, level * width * self.share * (1.0 + redshift[:, None]), torch.nan)

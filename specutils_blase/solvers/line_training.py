@@ -6,6 +6,7 @@ One network stays, which has learned what the members say on average (Hinton, Vi
 
 import math
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -65,17 +66,30 @@ def train_line_network(inputs: Tensor, width: Tensor, noise: Tensor, *, ties, se
         network.scale.copy_(torch.nanmedian(width, 0).values)
         width, noise = torch.where(known, width, network.scale), torch.where(known, noise, network.scale)
         fold = torch.randint(FOLDS, (len(inputs),))
-        _descend(network, inputs, torch.maximum(width, LEAST * noise), noise, known, fold, report)
+        with _one_thread():
+            _descend(network, inputs, torch.maximum(width, LEAST * noise), noise, known, fold, report)
         some = torch.randperm(len(inputs))[:ENOUGH]
         with torch.no_grad():
             numbers = network.numbers(inputs[some])[fold[some], torch.arange(len(some))]
-        network = _one_of_all(network, inputs)
+        with _one_thread():
+            network = _one_of_all(network, inputs)
         network.strength.copy_(torch.stack([numbers[..., 0].mean(0), numbers[..., 0].std(0).clamp_min(1e-3)]))
         network.correction.copy_(_correction(network, numbers, width[some], noise[some], known[some]))
         with torch.no_grad():
             parameters = network.corrected(numbers)
             network.correlation.copy_(_correlation(parameters, width[some], noise[some], known[some], network.ties))
     return network.eval()
+
+
+@contextmanager
+def _one_thread():
+    """Threads of torch gain nothing in steps so small, and wait for each other where the processors are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _descend(network, inputs, width, noise, known, fold, report):

@@ -108,6 +108,18 @@ def test_lines_outside_are_left_out_and_none_at_redshift_zero_is_moved(predictor
     assert np.isnan(same.meta["emission_lines"]["HALPHA"]).all()
 
 
+def test_a_line_on_no_continuum_is_left_out_of_the_table_too(predictor):
+    flux = continuum().flux.copy()
+    flux[(WAVE > 5450.0) & (WAVE < 5560.0)] = -0.2 * UNIT
+    spectrum = Spectrum(flux=flux, spectral_axis=WAVE * u.AA)
+    galaxy = add_emission_lines(spectrum, predictor, 0.1, 100 * KMS)
+    table = galaxy.meta["emission_lines"]
+    assert np.isnan(table["OIII_5007"][0]) and np.isnan(table["OIII_5007_flux"][0])
+    added = 1.5 * (galaxy.flux - flux).value.sum()
+    known = [table[f"{name}_flux"][0].value for name in LINES if name != "OIII_5007"]
+    assert added == pytest.approx(np.nansum(known), rel=1e-3) and table["OIII_4959_flux"][0] > 0
+
+
 def test_what_the_spectrum_has_is_kept(predictor):
     flux = continuum().flux
     mask, sigma = np.zeros(WAVE.size, dtype=bool), np.full(WAVE.size, 0.1)

@@ -12,6 +12,7 @@ from specutils_blase import LineTemplate
 from specutils_blase.errors import BlaseWarning
 from specutils_blase.galaxy import EmissionLinePredictor
 from specutils_blase.io.files import read_asdf, write_asdf
+from specutils_blase.solvers.line_prediction import quantiles
 
 from .samples import assert_same, make_predictor, make_template
 
@@ -44,9 +45,8 @@ def test_predictor_comes_back_to_the_bit(width, tmp_path, roundtrip):
         assert_same(predictor, back)
         assert not back.network.training
         inputs = np.random.default_rng(1).normal(size=(50, 13))
-        for name, arguments in (("quantiles", [(0.0, 1.0)]), ("draws", [3, 5])):
-            ours, theirs = (getattr(p.network, name)(inputs, *arguments) for p in (predictor, back))
-            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(*(quantiles(p.network, inputs, (0.0, 1.0)) for p in (predictor, back)))
+        np.testing.assert_array_equal(*(p.network.draws(inputs, 3, 5) for p in (predictor, back)))
 
 
 def test_arrays_of_what_was_read_are_its_own(path):
@@ -97,6 +97,7 @@ WRONG = {
     "width": (config(**{**CONFIG, "width": 8}), r"biases.0 must have the shape \(1, 1, 8\), got \(1, 1, 4\)"),
     "argument": (config(**CONFIG, depth=8), "unexpected keyword argument 'depth'"),
     "members": (config(**{**CONFIG, "members": 2}), r"biases.0 must have the shape \(2, 1, 4\)"),
+    "ties": (config(**{**CONFIG, "ties": [[3, 4, 2.98], [5, 7, -2.96]]}), "network must have no ties but .*, got"),
     "lines": (lambda p: setattr(type(p), "lines", ["HALPHA"]), "lines must be OII_DOUBLET, .*, got HALPHA; use"),
     "limits": (lambda p: setattr(p, "limits", LIMITS[:, 1:]), r"limits must be finite and have the shape \(2, 13\)"),
     "NaN limits": (lambda p: setattr(p, "limits", LIMITS / 0.0), "limits must be finite"),
