@@ -29,9 +29,8 @@ def quantiles(network: LineNetwork, inputs: np.ndarray, z: tuple[float, ...]) ->
     ValueError
         If there are more or fewer inputs than the network takes.
     """
-    single = lambda values: np.ascontiguousarray(values, dtype=np.float32)  # noqa: E731
     array = {name: values.numpy(force=True) for name, values in network.state_dict().items()}
-    layers = [single(array[f"{kind}.{k}"][0]) for k in range(4) for kind in ("weights", "biases")]
+    layers = [_single(array[f"{kind}.{k}"][0]) for k in range(4) for kind in ("weights", "biases")]
     free = sorted(set(network.says))
     center, spread = array["strength"][:, free]
     step = KNOTS[1] - KNOTS[0]
@@ -42,8 +41,13 @@ def quantiles(network: LineNetwork, inputs: np.ndarray, z: tuple[float, ...]) ->
     places = np.asarray(network.places, dtype=np.int64)
     if np.shape(inputs)[1:] != array["center"].shape:
         raise ValueError(f"inputs must have the shape (n, {len(array['center'])}), got {np.shape(inputs)}")
-    inputs, out = single(inputs), np.empty((len(z), len(factor), len(inputs)), dtype=np.float32)
-    given = (inputs, single([array["center"], array["spread"]]), *layers, single(levels),
-             single(array["correction"][free]), single(0.5 * np.arcsinh(z)), places, single(factor))
+    inputs, out = _single(inputs), np.empty((len(z), len(factor), len(inputs)), dtype=np.float32)
+    given = (inputs, _single([array["center"], array["spread"]]), *layers, _single(levels),
+             _single(array["correction"][free]), _single(0.5 * np.arcsinh(z)), places, _single(factor))
     shared(len(inputs), lambda first, last: kernels.line_widths(*given, first, last, REACH, out))
     return out.transpose(2, 1, 0)
+
+
+def _single(values):
+    """As the kernel reads numbers."""
+    return np.ascontiguousarray(values, dtype=np.float32)
