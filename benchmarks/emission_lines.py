@@ -3,9 +3,9 @@
     python benchmarks/emission_lines.py [--half SEED] [--figure FOLDER]
 
 Twelve top-hat fluxes, redshifts and equivalent widths of 54,224 galaxies. Half of them train, the other half judges.
-Whatever was chosen was chosen within the half that trains of seed 42. The published figures are those of Khederlarian
-et al. (2024, MNRAS 531, 1454). The baseline is a principal component analysis of the same inputs and the widths of the
-nearest neighbours, with scikit-learn.
+What was chosen was chosen, but for what the performance page names, within the half that trains of seed 42. Figures
+published are those of Khederlarian et al. (2024, MNRAS 531, 1454). The baseline is a principal component analysis of
+the same inputs and the widths of the nearest neighbours, with scikit-learn.
 --figure draws the pictures of the tutorial and of the performance page for the half that judges.
 """
 
